@@ -1,0 +1,79 @@
+# `make help` lists what there is. CI runs the same targets.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+SEED ?= 1000
+CHAOS_S ?= 600
+STACK ?= production
+SOAK_S ?= 1200
+PLUGINS := workers/local workers/fake_plugin
+CODE := src workers tests $(wildcard bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test services lint types fmt proof soak simulate chaos ci bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## make .venv with everything, test extras too
+
+$(VENV)/.ready: requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit("Leasehold needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "this Python has no venv: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . $(PLUGINS:%=-e %)
+	@touch $@
+
+demo: setup  ## real commands in leased sandboxes while a worker is killed (15 s)
+	@$(BIN)/python -m leasehold.demo
+
+up: setup  ## everything on this machine, until Ctrl-C
+	@$(BIN)/leasehold up
+
+test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real
+
+proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof
+
+services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
+
+soak: setup  ## 20 minutes at constant load: memory, descriptors, query times; SOAK_S=
+	$(BIN)/python bench/soak.py --seconds $(SOAK_S)
+
+lint: setup  ## format check, ruff, floors
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+
+simulate: setup  ## 1,000 seeds of the simulator (3 min); SEED=n begins elsewhere
+	$(BIN)/leasehold simulate --seed $(SEED) --runs 1000 --jobs $(JOBS)
+
+chaos: setup  ## break everything around real runs (10 min); CHAOS_S=, SEED=, STACK=embedded
+	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(CHAOS_S) --seed $(SEED) --stack $(STACK)
+
+types: setup  ## mypy, strict
+	$(BIN)/mypy $(CODE)
+
+fmt: setup  ## format and mend what can be mended
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+ci: lint types test services proof simulate  ## what CI runs
+
+bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
+	$(BIN)/python bench/chain.py
+	$(BIN)/python bench/waiting.py
+
+lock:  ## resolve the dependencies anew and write requirements.lock
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]'
+	.venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock.new
+	mv requirements.lock.new requirements.lock && rm -rf .venv-lock
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

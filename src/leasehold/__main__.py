@@ -1,0 +1,6 @@
+"""``python -m leasehold``."""
+
+from leasehold.cli.main import main
+
+if __name__ == "__main__":
+    main()

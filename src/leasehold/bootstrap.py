@@ -1,0 +1,177 @@
+"""
+Builds the parts of a process from its settings; the only place that does.
+
+The seams are here: time (`wall_us` of the database's clock), the broker (`publish`), randomness
+(`rng`), and every effect, which is bracketed by `leasehold.seams` points wherever it happens
+(``commit.*``, ``publish.*``, ``provider.*``, and the provider's own files).
+"""
+
+import os
+import random
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from leasehold import settings as knobs
+from leasehold.domain.timers import Timers
+from leasehold.errors import BadInputError
+from leasehold.ids import new_id
+from leasehold.orchestrator.jobs import Context, Message
+from leasehold.provider.registry import Registry
+from leasehold.settings import Settings
+from leasehold.store import environments, restored, schema
+from leasehold.store.database import Database
+
+PER_GIB: Final = 64
+"""Sandboxes that a GiB of a host's memory bears by default."""
+
+
+def timers_of(settings: Settings) -> Timers:
+    """
+    Return the timers with their overrides.
+
+    Raises:
+        BadInputError: An unknown timer, a value that is no duration, or a broken inequality.
+    """
+    known = {field.name for field in fields(Timers)}
+    changes: dict[str, Any] = {}
+    for name, value in settings.timers.items():
+        if name not in known:
+            allowed = ", ".join(sorted(known))
+            raise BadInputError(f"LEASEHOLD_TIMERS: no timer {name!r}; there are: {allowed}")
+        try:
+            changes[name] = knobs.as_timedelta(value)
+        except ValueError:
+            kind = type(value).__name__
+            raise BadInputError(
+                f"LEASEHOLD_TIMERS: {name} must be seconds or ISO 8601, got {kind}"
+            ) from None
+    timers = replace(Timers(), **changes)
+    timers.check()
+    return timers
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The parts that every door needs."""
+
+    settings: Settings
+    database: Database
+    timers: Timers
+    deployment: str
+    epoch: int
+
+    def context(
+        self,
+        *,
+        publish: Callable[[Message], bool | None],
+        worker_id: str = "",
+        nudge: Callable[[], None] = lambda: None,
+        **parts: Any,
+    ) -> Context:
+        """Return what the engine works with in this process."""
+        return Context(
+            database=self.database,
+            timers=self.timers,
+            deployment=self.deployment,
+            epoch=self.epoch,
+            worker_id=worker_id,
+            publish=publish,
+            nudge=nudge,
+            max_concurrent=self.settings.max_concurrent,
+            max_per_tenant=self.settings.max_per_tenant,
+            max_queued=self.settings.max_queued,
+            rng=parts.pop("rng", None) or random.Random(),  # noqa: S311  jitter
+            **parts,
+        )
+
+    def registry(self, host_id: str) -> Registry:
+        """Load the plugins of this process; once, after any fork."""
+        root = self.settings.host_home / "sandboxes"
+
+        def settings_for(key: str) -> Mapping[str, Any]:
+            return {
+                "root": str(root / key),
+                "deployment": self.deployment,
+                "host_id": host_id,
+            }
+
+        return Registry.load(settings_for, allow_fake=self.settings.allow_fake)
+
+
+def build(
+    settings: Settings,
+    *,
+    wall_us: Callable[[], int] | None = None,
+    pool_size: int = 5,
+    database: Database | None = None,
+) -> App:
+    """
+    Build the parts of a process; its database must have this code's schema.
+
+    Raises:
+        SchemaError: The schema is older or newer; names the command that mends it.
+        StoreUnavailableError: The database does not answer.
+        BadInputError: A timer breaks a promise.
+    """
+    timers = timers_of(settings)
+    database = database or Database(
+        settings.database_address, pool_size=pool_size, wall_us=wall_us
+    )
+    schema.check(database)
+    with database.read() as tx:
+        deployment = environments.fact(tx, "deployment") or ""
+        epoch = restored.epoch(tx)
+    return App(
+        settings=settings,
+        database=database,
+        timers=timers,
+        deployment=deployment,
+        epoch=epoch,
+    )
+
+
+def renewed(app: App) -> App:
+    """
+    Return the parts with the deployment's epoch as it is now (`leasehold db restored`).
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
+    """
+    with app.database.read() as tx:
+        return replace(app, epoch=restored.epoch(tx))
+
+
+def host_id_of(home: Path) -> str:
+    """Return this host's id: random, kept beside its sandboxes, made on first use."""
+    path = home / "host-id"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f"host-id.{os.getpid()}")
+    fresh.write_text(new_id())
+    try:
+        # link refuses to replace: of two that start at once, one decides.
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_text().strip()
+
+
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def host_capacity(settings: Settings) -> int:
+    """Return how many sandboxes this host takes: the setting, or what its memory bears."""
+    if settings.host_capacity is not None:
+        return settings.host_capacity
+    gib = psutil.virtual_memory().total / 1024**3
+    return max(4, int(gib * PER_GIB))

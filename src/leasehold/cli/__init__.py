@@ -1,0 +1,1 @@
+"""The command line: doors of five lines around one call each."""

@@ -1,0 +1,281 @@
+"""``leasehold env``: the named places where work may run."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs
+from leasehold.errors import BadInputError, ConflictError
+
+group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
+_FIELDS: Final = {
+    "idle_ttl_s": "--idle-ttl",
+    "retained_ttl_s": "--retained-ttl",
+    "limits.max_concurrent": "--max-concurrent",
+    "policy": "--policy",
+    "provider": "--provider",
+    "name": "NAME",
+    "env": "-e",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group, name="env")
+
+
+@group.command("list")
+def list_(
+    *,
+    archived: Annotated[bool, typer.Option("--all", help="Archived ones as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List environments."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import environments, views
+
+    with enter() as door:
+        rows = door.read(lambda tx: environments.page(tx, tenant_id=TENANT))
+    shapes = [views.environment_view(r) for r in rows if archived or r["status"] == "active"]
+    if as_json:
+        output.emit(shapes)
+        return
+    output.table(
+        ("NAME", "STATUS", "PROVIDER", "POLICY", "MAX", "CONFIG"),
+        [
+            (
+                s["name"],
+                s["status"],
+                s["provider"],
+                s["policy"],
+                s["limits"].get("max_concurrent"),
+                s["config"],
+            )
+            for s in shapes
+        ],
+        empty="no environments yet: `leasehold env create NAME --provider KEY`",
+    )
+
+
+def config_of(values: list[str] | None, file: Path | None) -> dict[str, Any]:
+    """
+    Return a config from a JSON file and ``--set`` options, whose values may be JSON.
+
+    Raises:
+        BadInputError: The file cannot be read or holds no JSON object.
+    """
+    config: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = json.loads(file.read_text())
+        except OSError as error:
+            raise BadInputError(f"--config: {file}: {error.strerror}") from None
+        except ValueError as error:
+            raise BadInputError(f"--config: {file} is not JSON: {error}") from None
+        if not isinstance(loaded, dict):
+            raise BadInputError(f"--config: {file} must hold a JSON object")
+        config |= loaded
+    for path, text in pairs(values, option="--set").items():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        place = config
+        *parents, name = path.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise BadInputError(f"--set: {path}: {parent} is not a mapping")
+        place[name] = value
+    return config
+
+
+@group.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, . _ : -")],
+    *,
+    provider: Annotated[str, typer.Option(help="The provider's key.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="One key of its config; V may be JSON."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A JSON file with its config.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="For all its runs.")
+    ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="ephemeral, reuse_by_environment, reuse_by_workspace or retain_on_failure."
+        ),
+    ] = "ephemeral",
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Sandboxes of it at once; no limit by default.")
+    ] = None,
+    idle_ttl: Annotated[str | None, typer.Option(help="Of an idle lease, e.g. 10m.")] = None,
+    retained_ttl: Annotated[str | None, typer.Option(help="Of a retained one.")] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Save a new environment; its config is checked against the provider's schema."""
+    from leasehold.cli import output
+    from leasehold.cli.codes import say
+    from leasehold.cli.door import enter
+    from leasehold.domain.specs import EnvironmentSpec, parse
+    from leasehold.orchestrator import submit
+    from leasehold.store import views
+
+    body = {
+        "name": name,
+        "provider": provider,
+        "description": description,
+        "config": config_of(set_, config),
+        "env": pairs(env, option="-e"),
+        "policy": policy,
+        "limits": {"max_concurrent": max_concurrent},
+        "idle_ttl_s": idle_ttl,
+        "retained_ttl_s": retained_ttl,
+    }
+    try:
+        spec = parse(EnvironmentSpec, body)
+    except BadInputError as error:
+        raise as_option(error, _FIELDS) from None
+    with enter() as door:
+        row = door.write(
+            "environment.create",
+            lambda tx: submit.create_environment(tx, spec, tenant_id=TENANT),
+            repeatable=False,
+        )
+    if as_json:
+        output.emit(views.environment_view(row))
+    else:
+        say(f"environment {name} is there")
+
+
+@group.command()
+def show(name: Environment, *, as_json: AsJson = False) -> None:
+    """Show one environment and what is under way in it."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import environments, views
+
+    with enter() as door:
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
+        counts = door.read(lambda tx: views.blast_radius(tx, row["id"]))
+    shape = views.environment_view(row) | {
+        "unfinished_runs": counts["runs"],
+        "live_leases": counts["leases"],
+    }
+    if as_json:
+        output.emit(shape)
+    else:
+        output.facts(shape.items())
+
+
+@group.command()
+def archive(
+    name: Environment,
+    *,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it up again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take no new runs in an environment; what runs goes on, idle leases end."""
+    from leasehold.cli import output
+    from leasehold.cli.codes import say
+    from leasehold.cli.door import enter
+    from leasehold.domain.lifecycle import EnvironmentStatus
+    from leasehold.store import environments, leases, moves, views
+    from leasehold.store.database import Row, Tx
+
+    to = EnvironmentStatus.ACTIVE if undo else EnvironmentStatus.ARCHIVED
+
+    def work(tx: Tx) -> Row:
+        row = environments.get(tx, name, tenant_id=TENANT)
+        if row["status"] == to:
+            return row
+        moved = moves.move(tx, "environments", row["id"], to, raw=("updated_at = {now}",))
+        if moved is None:
+            raise ConflictError(f"environment {row['name']} was changed meanwhile; look again")
+        event = (f"environment.{to.value}", {"environment": row["name"]})
+        moves.record(tx, event, tenant_id=TENANT)
+        if not undo:
+            for lease_id in views.idle_of(tx, row["id"]):
+                leases.expire_now(tx, lease_id)
+        return moved
+
+    with enter() as door:
+        row = door.write("environment.archive", work)
+    if as_json:
+        output.emit(views.environment_view(row))
+    else:
+        say(f"environment {row['name']} is {row['status']}")
+
+
+@group.command()
+def delete(
+    name: Environment,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Although runs are under way or leases live in it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an environment; runs and leases keep what they need of it."""
+    from leasehold.cli import output
+    from leasehold.cli.codes import say
+    from leasehold.cli.door import enter
+    from leasehold.store import environments, leases, moves, views
+    from leasehold.store.database import Row, Tx
+
+    def work(tx: Tx) -> Row:
+        row = environments.get(tx, name, tenant_id=TENANT)
+        counts = views.blast_radius(tx, row["id"])
+        if (counts["runs"] or counts["leases"]) and not yes:
+            raise ConflictError(
+                f"environment {row['name']} has {counts['runs']} unfinished runs and"
+                f" {counts['leases']} live leases; archive it, or delete it with --yes:"
+                " queued runs fail, what runs goes on, its leases are released as ever"
+            )
+        for lease_id in views.idle_of(tx, row["id"]):
+            leases.expire_now(tx, lease_id)
+        event = ("environment.deleted", {"environment": row["name"]})
+        moves.record(tx, event, tenant_id=TENANT)
+        environments.delete(tx, row["id"])
+        return row | counts
+
+    with enter() as door:
+        row = door.write("environment.delete", work, repeatable=False)
+    if as_json:
+        counts = {"unfinished_runs": row["runs"], "live_leases": row["leases"]}
+        output.emit({"id": row["id"], "name": row["name"], "deleted": True, **counts})
+    else:
+        say(f"environment {row['name']} is deleted")
+
+
+@group.command()
+def probe(
+    name: Environment,
+    *,
+    wait: Annotated[str, typer.Option(help="How long to wait for the sandbox.")] = "2m",
+    as_json: AsJson = False,
+) -> None:
+    """Make one sandbox of an environment and remove it: does it work now?"""
+    from leasehold.cli import codes, footing, output, probing
+    from leasehold.cli.door import enter
+    from leasehold.store import environments
+
+    began = time.monotonic()
+    with enter() as door:
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
+        footing.need_stack(door.settings, "a probe")
+        found = probing.probe(door, row, wait_s=probing.seconds(wait, option="--wait"))
+    found["took_s"] = round(time.monotonic() - began, 3)
+    if as_json:
+        output.emit(found)
+    else:
+        output.facts(found.items())
+    if not found["ok"]:
+        raise typer.Exit(codes.WRONG)

@@ -1,0 +1,297 @@
+"""``leasehold providers``, ``workers`` and ``hosts``: who serves what, and where."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leasehold.cli import codes
+from leasehold.cli.codes import say
+from leasehold.cli.options import AsJson
+from leasehold.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from leasehold.cli.door import Door
+    from leasehold.store.database import Row, Tx
+    from leasehold.store.views import Shape
+
+providers_group = typer.Typer(no_args_is_help=True, help="What makes sandboxes, and where.")
+workers_group = typer.Typer(no_args_is_help=True, help="The worker processes.")
+hosts_group = typer.Typer(no_args_is_help=True, help="The machines with workers.")
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The provider's key.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(providers_group, name="providers")
+    app.add_typer(workers_group, name="workers")
+    app.add_typer(hosts_group, name="hosts")
+
+
+def _providers(door: "Door") -> "list[Shape]":
+    from leasehold.store import hosts, views
+
+    rows = door.read(hosts.providers)
+    keys = sorted({row["key"] for row in rows})
+    return [views.provider_view([row for row in rows if row["key"] == key]) for key in keys]
+
+
+@providers_group.command("list")
+def list_providers(*, as_json: AsJson = False) -> None:
+    """List the providers that workers have loaded."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+
+    with enter() as door:
+        shapes = _providers(door)
+    if as_json:
+        output.emit(shapes)
+        return
+    output.table(
+        ("KEY", "HEALTH", "VERSION", "LIVE ON", "ISOLATION", "SUMMARY"),
+        [
+            (
+                s["key"],
+                s["health"],
+                s["version"],
+                [host["name"] for host in s["hosts"] if host["live"]],
+                s["capabilities"].get("isolation"),
+                s["summary"],
+            )
+            for s in shapes
+        ],
+        empty="no provider yet: no worker has started",
+    )
+
+
+@providers_group.command("show")
+def show_provider(key: Key, *, as_json: AsJson = False) -> None:
+    """Show one provider: capabilities, config schema, where it is served."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+
+    with enter() as door:
+        shapes = _providers(door)
+    found = [shape for shape in shapes if shape["key"] == key]
+    if not found:
+        known = ", ".join(shape["key"] for shape in shapes) or "none: no worker has started yet"
+        raise NotFoundError(f"there is no provider {key!r}; there are: {known}")
+    if as_json:
+        output.emit(found[0])
+        return
+    shape = dict(found[0])
+    capabilities, hosts = shape.pop("capabilities"), shape.pop("hosts")
+    output.facts(shape.items())
+    output.facts((f"can {name}", value) for name, value in capabilities.items())
+    output.facts((f"host {host['name']}", f"{host['health']} {host['id']}") for host in hosts)
+
+
+@providers_group.command("check")
+def check_provider(
+    key: Key,
+    *,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="One key of its config; V may be JSON."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A JSON file with its config.")] = None,
+    area: Annotated[list[str] | None, typer.Option(help="Only this area; repeat it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the conformance suite on a plugin that is installed here; exit 1 if it fails."""
+    from leasehold.cli import checking, output
+    from leasehold.cli.environment_commands import config_of
+
+    results = []
+    for result in checking.check(key, config_of(set_, config), areas=area or ()):
+        results.append(result)
+        if not as_json:
+            reason = f": {result.reason}" if result.reason else ""
+            line = f"{result.outcome.value:<7}  {result.area}: {result.name}{reason}"
+            typer.echo(output.clean(line))
+    counts = Counter(result.outcome.value for result in results)
+    ok = not counts["failed"]
+    if as_json:
+        checks = [asdict(result) for result in results]
+        output.emit({"ok": ok, "provider": key, **counts, "checks": checks})
+    else:
+        say(f"{key}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    if not ok:
+        raise typer.Exit(codes.WRONG)
+
+
+@workers_group.command("list")
+def list_workers(
+    *,
+    gone: Annotated[bool, typer.Option("--all", help="Those that are gone as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List worker processes."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import hosts, views
+
+    with enter() as door:
+        rows = door.read(lambda tx: hosts.workers(tx, all_of_them=gone))
+        advertised = door.read(hosts.providers)
+        now_us = door.read(lambda tx: tx.now())
+    shapes = [
+        views.worker_view(
+            row,
+            [
+                p["key"]
+                for p in advertised
+                if p["host_id"] == row["host_id"] and p["health"] == "healthy"
+            ],
+        )
+        for row in rows
+    ]
+    if as_json:
+        output.emit(shapes)
+        return
+    output.table(
+        ("ID", "HOST", "PID", "KIND", "STATUS", "PROVIDERS", "AGE"),
+        [
+            (
+                output.short(s["id"]),
+                s["host"],
+                s["pid"],
+                s["kind"],
+                s["status"],
+                s["providers"],
+                output.age(s["started_at"], now_us=now_us),
+            )
+            for s in shapes
+        ],
+        empty="no worker is alive: start `leasehold up` or `leasehold worker`",
+    )
+
+
+@workers_group.command("drain")
+def drain(
+    worker: Annotated[
+        str, typer.Argument(metavar="ID", help="A worker, or its host, by id or name.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Send nothing new to a worker's host; what runs there goes on.
+
+    A host is drained as a whole, since its workers share its queue. It takes work again when
+    its agent is started anew. To stop the processes, end the agent: it drains by itself.
+    """
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import operator
+
+    with enter() as door:
+        host_id = _host_of(door, worker)
+        door.write("host.drain", lambda tx: operator.drain_host(tx, host_id))
+        shape = _host(door, host_id)
+    if as_json:
+        output.emit(shape)
+    else:
+        say(
+            f"host {shape['name']} ({host_id}) takes nothing new; {shape['leases']} leases left"
+        )
+
+
+@hosts_group.command("list")
+def list_hosts(*, as_json: AsJson = False) -> None:
+    """List hosts, alive or not."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import hosts, views
+
+    with enter() as door:
+        shapes = [views.host_view(row) for row in door.read(hosts.hosts)]
+        now_us = door.read(lambda tx: tx.now())
+    if as_json:
+        output.emit(shapes)
+        return
+    output.table(
+        ("ID", "NAME", "LIVE", "DRAINING", "LEASES", "CAPACITY", "SEEN"),
+        [
+            (
+                output.short(s["id"]),
+                s["name"],
+                s["live"],
+                s["draining"],
+                s["leases"],
+                s["capacity"],
+                "now" if s["live"] else output.age(s["alive_at"], now_us=now_us),
+            )
+            for s in shapes
+        ],
+        empty="no host yet: no worker has started",
+    )
+
+
+@hosts_group.command("forget")
+def forget(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Its id, or its name.")],
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also with leases: their sandboxes are gone with it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a host that will never come back; its leases end as failed."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.errors import ConflictError
+    from leasehold.orchestrator import forgetting
+    from leasehold.store import operator
+    from leasehold.store.database import Tx
+
+    with enter() as door:
+        host_id = _host_of(door, host)
+        shape = _host(door, host_id)
+
+        def work(tx: Tx) -> int:
+            debts = operator.host_debts(tx, host_id)
+            if debts["leases"] and not debts["sessions"] and not debts["runs"] and not yes:
+                raise ConflictError(
+                    f"host {host_id} still has {debts['leases']} leases; if its sandboxes are"
+                    " gone for good, say --yes"
+                )
+            return forgetting.forget(tx, door.context, host_id)
+
+        ended = door.write("host.forget", work, repeatable=False)
+    if as_json:
+        output.emit(shape | {"forgotten": True, "leases_ended": ended})
+    else:
+        say(f"host {shape['name']} ({host_id}) is forgotten; {ended} leases ended")
+
+
+def _host_of(door: "Door", text: str) -> str:
+    """
+    Return the id of the host that `text` names: by its name, its id, or one of its workers.
+
+    Raises:
+        NotFoundError: There is none, or several.
+    """
+    from leasehold.store import hosts, views
+
+    def work(tx: "Tx") -> "list[str]":
+        rows: list[Row] = hosts.hosts(tx)
+        named = [row["id"] for row in rows if row["name"] == text]
+        workers = {row["id"]: row["host_id"] for row in hosts.workers(tx, all_of_them=True)}
+        by_worker = [workers[i] for i in views.ids_like(tx, "worker", text) if i in workers]
+        return sorted({*named, *views.ids_like(tx, "host", text), *by_worker})
+
+    found = door.read(work)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFoundError(f"{text}: several hosts are meant: {', '.join(found)}")
+    raise NotFoundError(f"there is no worker or host {text}")
+
+
+def _host(door: "Door", host_id: str) -> "Shape":
+    from leasehold.store import hosts, views
+
+    rows = door.read(hosts.hosts)
+    return next(views.host_view(row) for row in rows if row["id"] == host_id)

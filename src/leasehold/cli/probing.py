@@ -1,0 +1,119 @@
+"""
+Make a lease on its own and wait for it: what `leases create` and `env probe` share.
+
+Such a lease matches no reuse and is never reused, so a probe proves that a *new* sandbox can
+be made. A probe that dies here leaves a held lease whose time ends by itself.
+"""
+
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+from leasehold.cli.door import Door
+from leasehold.cli.options import TENANT
+from leasehold.domain.fingerprint import fingerprint
+from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.domain.specs import EnvironmentSpec, parse_duration
+from leasehold.errors import BadInputError, LeaseholdError
+from leasehold.orchestrator import holding, submit
+from leasehold.store import hosts, leases
+from leasehold.store.database import Row, Tx
+from leasehold.store.sql import load
+
+_POLL_S: Final = 0.05
+_PROBE_TTL: Final = timedelta(minutes=5)
+
+
+def seconds(text: str, *, option: str) -> float:
+    """
+    Return the seconds of a duration that was typed.
+
+    Raises:
+        BadInputError: It is no duration, or not above zero.
+    """
+    try:
+        value = float(parse_duration(text))
+    except ValueError as error:
+        raise BadInputError(f"{option}: {error}", field=option) from None
+    if not 0 < value < timedelta.max.total_seconds():
+        raise BadInputError(f"{option}: must be above zero, got {text}", field=option)
+    return value
+
+
+def create(tx: Tx, door: Door, environment: Row, *, hold_for: timedelta) -> Row:
+    """
+    Insert a held lease of an environment.
+
+    Raises:
+        ConflictError: The environment is archived, or no host can take it now.
+    """
+    if environment["status"] != "active":
+        from leasehold.errors import ConflictError
+
+        raise ConflictError(f"environment {environment['name']} is archived")
+    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
+    serving = hosts.served(tx, spec.provider)
+    version = serving[0]["version"] if serving else ""
+    key = fingerprint(
+        tenant_id=environment["tenant_id"],
+        provider=spec.provider,
+        provider_version=version,
+        config=spec.config,
+        secret_versions={},
+        scope=f"environment:{environment['id']}",
+    )
+    return holding.create(
+        tx, door.context, environment, hold_for=hold_for, version=version, key=key
+    )
+
+
+def until_made(door: Door, lease_id: str, *, wait_s: float) -> Row:
+    """Wait until a lease is usable, over, or the time is; return its row."""
+    until = time.monotonic() + wait_s
+    while True:
+        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
+        if row["status"] != LeaseStatus.ACQUIRING or time.monotonic() >= until:
+            return row
+        time.sleep(_POLL_S)
+
+
+def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
+    """Check an environment's config, make a sandbox of it and have it removed."""
+    found: dict[str, Any] = {
+        "ok": False,
+        "environment": environment["name"],
+        "provider": environment["provider"],
+        "summary": "",
+        "details": {},
+    }
+    config = load(environment["spec"]).get("config", {})
+    try:
+        there = door.read(hosts.providers)
+        schemas = [r["config_schema"] for r in there if r["key"] == environment["provider"]]
+        if schemas:
+            submit.check_config(schemas[0], config)
+        row = door.write(
+            "probe",
+            lambda tx: create(tx, door, environment, hold_for=_PROBE_TTL),
+            repeatable=False,
+        )
+    except LeaseholdError as error:
+        return found | {"summary": str(error), "details": {"code": error.code}}
+    row = until_made(door, row["id"], wait_s=wait_s)
+    details = {
+        "lease_id": row["id"],
+        "sandbox_id": row["sandbox_id"],
+        "host_id": row["host_id"],
+        "provider_version": load(row["facts"]).get("provider_version"),
+        "outcome": load(row["facts"]).get("outcome"),
+    }
+    found["details"] = {name: value for name, value in details.items() if value}
+    if row["status"] == LeaseStatus.IDLE:
+        door.write(
+            "probe.end",
+            lambda tx: holding.give_back(tx, door.context, row["id"], actor="probe"),
+        )
+        return found | {"ok": True, "summary": "a sandbox was made and is being removed"}
+    if row["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}:
+        return found | {"summary": row["reason"] or "it could not be made"}
+    return found | {"summary": f"no sandbox within {wait_s:g} s; its lease ends by itself"}

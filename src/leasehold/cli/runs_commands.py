@@ -1,0 +1,314 @@
+"""``leasehold runs``: what was run, what runs, and what comes out of it."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leasehold.cli import codes
+from leasehold.cli.codes import say
+from leasehold.cli.options import TENANT, AsJson, Limit, RunId, pairs
+from leasehold.errors import BadInputError
+
+if TYPE_CHECKING:
+    from leasehold.cli.door import Door
+    from leasehold.cli.following import Follower
+    from leasehold.cli.output import ProgressLine
+    from leasehold.store.database import Row, Tx
+    from leasehold.store.views import Shape
+
+group = typer.Typer(no_args_is_help=True, help="What was run, and what runs.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group, name="runs")
+
+
+@group.command("list")
+def list_(
+    *,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only these statuses; repeat it.")
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Only of this environment.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, the newest first."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.domain.lifecycle import RunStatus
+    from leasehold.store import views
+
+    known = [member.value for member in RunStatus]
+    for name in status or ():
+        if name not in known:
+            raise BadInputError(
+                f"--status: there is no {name!r}; there are: {', '.join(known)}"
+            )
+    labels = pairs(label, option="--label")
+    with enter() as door:
+        rows = door.read(
+            lambda tx: views.run_rows(
+                tx,
+                tenant_id=TENANT,
+                statuses=status or (),
+                environment=env,
+                labels=labels,
+                limit=limit,
+            )
+        )
+    shapes = [views.run_line(row) for row in rows]
+    if as_json:
+        output.emit(shapes)
+        return
+    now_us = rows[0]["now_us"] if rows else 0
+    output.table(
+        ("ID", "STATUS", "STEP", "EXIT", "CODE", "ENV", "AGE", "COMMAND"),
+        [
+            (
+                output.short(s["id"]),
+                s["status"],
+                s["step"],
+                s["exit_code"],
+                s["code"],
+                s["environment"],
+                output.age(s["created_at"], now_us=now_us),
+                " ".join(s["commands"][0]["argv"])[:60],
+            )
+            for s in shapes
+        ],
+        empty="no such runs" if status or env or labels else "no runs yet",
+    )
+
+
+def shape_of(door: "Door", run_id: str) -> "Shape":
+    """Return all that is shown of one run."""
+    from leasehold.store import executions, moves, views
+
+    def work(tx: "Tx") -> "Shape":
+        row = views.run_row(tx, run_id)
+        assert row is not None, "runs are never deleted while they are looked at"
+        events = moves.events_of(tx, run_id=run_id)
+        return views.run_view(row, events=events, executions=executions.of_run(tx, run_id))
+
+    return door.read(work)
+
+
+@group.command()
+def show(run: RunId, *, as_json: AsJson = False) -> None:
+    """Show one run with its executions and its history."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+
+    with enter() as door:
+        shape = shape_of(door, door.resolve("run", run))
+    if as_json:
+        output.emit(shape)
+        return
+    _print(shape)
+
+
+def _print(shape: "Shape") -> None:
+    from leasehold.cli import output
+
+    events, executions = shape.pop("events"), shape.pop("executions")
+    commands = shape.pop("commands")
+    output.facts(shape.items())
+    output.facts((f"command {i}", " ".join(c["argv"])) for i, c in enumerate(commands))
+    for item in executions:
+        ended = item["exit_code"] if item["signal"] is None else f"signal {item['signal']}"
+        dropped = item["stdout_dropped"] + item["stderr_dropped"]
+        cut = f", {dropped} bytes above the cap were dropped" if dropped else ""
+        output.facts([(f"start {item['number']}", f"{item['status']}, exit: {ended}{cut}")])
+    for event in events:
+        data = " ".join(f"{k}={v}" for k, v in event["data"].items() if k != "execution")
+        sys.stdout.write(f"{event['at']}  {event['name']:<24} {output.clean(data)[:120]}\n")
+
+
+@group.command()
+def logs(
+    run: RunId,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="An array of pieces: execution, stream, offset, text."),
+    ] = False,
+) -> None:
+    """Write a run's stored output: its stdout to stdout, its stderr to stderr."""
+    from leasehold.cli import following, output
+    from leasehold.cli.door import enter
+
+    with enter() as door:
+        run_id = door.resolve("run", run)
+        if as_json:
+            _pieces(door, run_id, follow=follow)
+            return
+        sys.stdout.flush()
+        progress = output.ProgressLine()
+        sink = following.to_streams(sys.stdout.buffer, sys.stderr.buffer, progress=progress)
+        follower = following.Follower(door, run_id, sink=sink, live=follow)
+        _copy(follower, progress, follow=follow)
+
+
+def _copy(follower: "Follower", progress: "ProgressLine", *, follow: bool) -> None:
+    from leasehold.cli import following
+
+    if follow:
+        following.until_end(follower, tick=lambda: None, progress=progress)
+        return
+    while follower.turn():
+        continue
+
+
+def _pieces(door: "Door", run_id: str, *, follow: bool) -> None:
+    """Write output as one JSON array while it comes: text, or base64 if it is not UTF-8."""
+    import base64
+    import json
+
+    from leasehold.cli.following import Follower, Piece
+    from leasehold.cli.output import ProgressLine
+
+    between = "["
+
+    def item(piece: Piece) -> None:
+        nonlocal between
+        shape = {
+            "execution": piece.execution,
+            "stream": piece.stream,
+            "offset": piece.offset,
+        }
+        try:
+            shape["text"] = piece.data.decode()
+        except UnicodeDecodeError:
+            shape["base64"] = base64.b64encode(piece.data).decode()
+        sys.stdout.write(between + json.dumps(shape, ensure_ascii=False))
+        sys.stdout.flush()
+        between = ",\n"
+
+    _copy(Follower(door, run_id, sink=item, live=follow), ProgressLine(), follow=follow)
+    sys.stdout.write("[]\n" if between == "[" else "]\n")
+
+
+@group.command()
+def cancel(
+    runs: Annotated[list[str], typer.Argument(metavar="ID...")], *, as_json: AsJson = False
+) -> None:
+    """Ask runs to end; each is cancelled once nothing of it runs any more."""
+    from leasehold.cli import footing, output
+    from leasehold.cli.door import enter
+    from leasehold.domain.lifecycle import RUN_ENDS, EndKind
+    from leasehold.orchestrator import ending
+
+    shapes = []
+    with enter() as door:
+        for run_id in [door.resolve("run", run) for run in runs]:
+            row = door.write(
+                "cancel",
+                lambda tx, run_id=run_id: ending.request_end(  # type: ignore[misc]  # bound now
+                    tx, door.context, run_id, EndKind.CANCEL, actor="cli"
+                ),
+            )
+            shapes.append(shape_of(door, run_id))
+            if as_json:
+                continue
+            if row["status"] in RUN_ENDS:
+                say(f"run {run_id} is {row['status']}")
+            elif footing.is_served(door.settings):
+                say(f"run {run_id} is to end ({row['end_requested']})")
+            else:
+                say(f"run {run_id} will be ended by the next `leasehold up` of this home")
+    if as_json:
+        output.emit(shapes[0] if len(shapes) == 1 else shapes)
+
+
+@group.command()
+def retry(
+    run: RunId,
+    *,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same key is the same new run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit an ended run anew, as a new run that names the old one."""
+    from leasehold.cli import footing, output
+    from leasehold.cli.door import enter
+    from leasehold.ids import new_id
+    from leasehold.orchestrator import submit
+    from leasehold.store import runs as rows
+
+    with enter() as door:
+        run_id = door.resolve("run", run)
+        footing.need_stack(door.settings, "a retry")
+        new_key = key or f"cli-{new_id()}"
+
+        def work(tx: "Tx") -> "Row":
+            old = rows.get(tx, run_id, tenant_id=TENANT)
+            return submit.retry(tx, door.context, old, key=new_key)[0]
+
+        new = door.write("retry", work)
+        shape = shape_of(door, new["id"])
+    if as_json:
+        output.emit(shape)
+    else:
+        typer.echo(new["id"])
+
+
+@group.command()
+def resume(run: RunId, *, as_json: AsJson = False) -> None:
+    """Send a parked run back to the queue, its infrastructure failures forgiven."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.orchestrator import submit
+
+    with enter() as door:
+        run_id = door.resolve("run", run)
+        door.write(
+            "resume",
+            lambda tx: submit.resume(tx, door.context, run_id),
+            repeatable=False,
+        )
+        shape = shape_of(door, run_id)
+    if as_json:
+        output.emit(shape)
+    else:
+        say(f"run {run_id} is {shape['status']}")
+
+
+@group.command(epilog=codes.EPILOG)
+def wait(
+    run: RunId,
+    *,
+    timeout: Annotated[str | None, typer.Option(help="Give up waiting after this.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait for a run's end and its release; exit with the run's exit code."""
+    import time
+
+    from leasehold.cli import following, output, probing
+    from leasehold.cli.door import enter
+
+    with enter() as door:
+        run_id = door.resolve("run", run)
+        limit = probing.seconds(timeout, option="--timeout") if timeout else None
+        follower = following.Follower(door, run_id, sink=None)
+        began = time.monotonic()
+
+        def tick() -> None:
+            if limit is not None and time.monotonic() - began > limit:
+                raise TimeoutError
+
+        try:
+            following.until_end(follower, tick=tick, progress=output.ProgressLine())
+        except TimeoutError:
+            say(f"run {run_id} is still {follower.row.get('status')} after {timeout}")
+            raise typer.Exit(codes.GAVE_UP) from None
+        following.say_debt(following.until_released(door, run_id, tick=lambda: None))
+        if as_json:
+            output.emit(shape_of(door, run_id))
+        else:
+            following.say_end(follower.row)
+    raise typer.Exit(follower.exit_code())

@@ -1,0 +1,1 @@
+"""Pure rules: statuses and arrows, timers, specs, outcomes, fate. No I/O, no clock."""

@@ -1,0 +1,179 @@
+"""
+What a person may ask for, checked at the border.
+
+Durations come in as seconds or as text (``90``, ``"90s"``, ``"10m"``, ``"1h30m"``, ``"7d"``).
+Every refusal is a `BadInputError` that names the field, what came and what is allowed.
+"""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import ValidationError as PydanticError
+
+from leasehold.domain.lifecycle import LeasePolicy
+from leasehold.errors import BadInputError
+
+MAX_COMMANDS: Final = 100
+MAX_ARGV_BYTES: Final = 1024 * 1024
+MAX_STDIN_BYTES: Final = 4 * 1024 * 1024
+MAX_OUTPUT_CAP_BYTES: Final = 1024**3
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
+
+
+def parse_duration(value: Any) -> Any:
+    """Return seconds for ``"10m"`` and the like; anything else is returned as it came."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError('must be seconds or a duration such as "90s", "10m", "1h30m", "7d"')
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _no_nul(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0, le=366 * 86400, allow_inf_nan=False),
+    PlainSerializer(lambda seconds: seconds, return_type=float),
+]
+Text = Annotated[str, BeforeValidator(_no_nul)]
+EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class Spec(BaseModel):
+    """Base of all specs: unknown fields are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CommandSpec(Spec):
+    """One command; `argv` is handed over as it is, no shell reads it."""
+
+    argv: tuple[Text, ...] = Field(min_length=1)
+    cwd: Text | None = None
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    stdin: str = Field(default="", max_length=MAX_STDIN_BYTES * 4 // 3 + 4)
+    """Base64, since JSON holds no bytes."""
+
+
+class RunSpec(Spec):
+    """What one run is to do."""
+
+    commands: tuple[CommandSpec, ...] = Field(min_length=1, max_length=MAX_COMMANDS)
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    timeout_s: Seconds | None = None
+    """Of one execution; none by default."""
+
+    grace_s: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=600)] = 10.0
+    queue_timeout_s: Seconds | None = None
+    start_timeout_s: Seconds | None = None
+    deadline_s: Seconds | None = None
+    retries: int = Field(default=0, ge=0, le=100)
+    max_infra_attempts: int = Field(default=5, ge=1, le=100)
+    idempotent: bool = False
+    """True: after a loss with an unknown fate the command may be started again."""
+
+    priority: int = Field(default=5, ge=0, le=9)
+    """9 first."""
+
+    labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
+    workspace: Text | None = Field(default=None, max_length=1000, min_length=1)
+    output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
+
+
+class EnvironmentLimits(Spec):
+    max_concurrent: int | None = Field(default=None, ge=1, le=100_000)
+    """Sandboxes of this environment at once."""
+
+
+class EnvironmentSpec(Spec):
+    """A named place where work may run."""
+
+    name: Name
+    provider: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    description: Text = Field(default="", max_length=2000)
+    config: dict[str, Any] = Field(default_factory=dict)
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    policy: LeasePolicy = LeasePolicy.EPHEMERAL
+    limits: EnvironmentLimits = EnvironmentLimits()
+    idle_ttl_s: Seconds | None = None
+    retained_ttl_s: Seconds | None = None
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def parse(kind: type[SpecT], value: Any) -> SpecT:
+    """
+    Build a spec from outside data.
+
+    Raises:
+        BadInputError: Names the first field that is wrong, the kind of value that came and
+            what is allowed.
+    """
+    try:
+        spec = kind.model_validate(value)
+    except PydanticError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        came = "nothing" if first["type"] == "missing" else type(first.get("input")).__name__
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{field}: {message} (got {came})"
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(sorted(_spec_at(kind, first["loc"]).model_fields))
+            text = f"{field}: there is no such field; allowed here: {allowed}"
+        raise BadInputError(text, field=field) from None
+    _check_sizes(spec)
+    return spec
+
+
+def _spec_at(kind: type[Spec], path: tuple[int | str, ...]) -> type[Spec]:
+    """Return the spec that holds the field at the end of `path`."""
+    for part in path[:-1]:
+        field = kind.model_fields.get(str(part))
+        kind = (_spec_in(field.annotation) if field else None) or kind
+    return kind
+
+
+def _spec_in(annotation: Any) -> type[Spec] | None:
+    """Return the spec that a field holds, itself or as the items of a tuple."""
+    if inner := get_args(annotation):
+        return next((found for item in inner if (found := _spec_in(item))), None)
+    is_spec = isinstance(annotation, type) and issubclass(annotation, Spec)
+    return annotation if is_spec else None
+
+
+def _check_sizes(spec: Spec) -> None:
+    if not isinstance(spec, RunSpec):
+        return
+    for index, command in enumerate(spec.commands):
+        size = sum(len(part.encode(errors="surrogateescape")) + 1 for part in command.argv)
+        if size > MAX_ARGV_BYTES:
+            raise BadInputError(
+                f"commands.{index}.argv: {size} bytes in all; at most {MAX_ARGV_BYTES}",
+                field=f"commands.{index}.argv",
+            )
+        if not command.argv[0]:
+            raise BadInputError(
+                f"commands.{index}.argv.0: the command's name is empty",
+                field=f"commands.{index}.argv.0",
+            )

@@ -1,0 +1,1 @@
+"""Everything on one machine, no server needed: broker, database, agent, in one home."""

@@ -1,0 +1,213 @@
+"""
+Everything this package raises on purpose, and the codes that rows, API and CLI show.
+
+    LeaseholdError
+    ├── BadInputError                a field is wrong; says which, what came, what is allowed
+    ├── NotFoundError                no such row, or another tenant's row
+    ├── ConflictError
+    │   ├── IllegalMoveError         the status table has no such arrow
+    │   ├── IdempotencyConflictError the key was used with another body
+    │   └── FullError                a limit refuses; says when to try again
+    ├── StoreUnavailableError        the database did not answer
+    ├── BrokerUnavailableError       the broker did not answer
+    ├── SchemaError                  the database is older or newer than the code
+    ├── LostClaimError               our claim is gone: stop, write nothing
+    └── ProviderError                raised by plugins, judged by the executor
+        ├── ConfigRejectedError      this config can never work
+        ├── UnsupportedError         a capability that the provider does not have
+        ├── AuthFailedError          credentials refused
+        ├── CapacityError            full; carries `retry_after_s`
+        ├── UnavailableError         try again; the effect may have happened
+        ├── SandboxGoneError         the sandbox is not there any more
+        ├── ExecutionUnknownError    no such execution in this sandbox
+        ├── StaleFenceError          a newer holder exists: stop at once
+        ├── DeadlineExceededError    the budget ran out; the effect may have happened
+        └── InterruptedCallError     the budget was cancelled: the run is to end
+"""
+
+from typing import ClassVar
+
+
+class LeaseholdError(Exception):
+    """Base of the tree; ``code`` is what API, CLI and events show."""
+
+    code: ClassVar[str] = "internal"
+    retryable: bool = False
+
+
+class BadInputError(LeaseholdError):
+    """
+    One field of a request is wrong.
+
+    The message names the field, the kind of value that came and what is allowed.
+    """
+
+    code = "bad_input"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotFoundError(LeaseholdError):
+    """There is no such row, or it belongs to another tenant."""
+
+    code = "not_found"
+
+
+class ConflictError(LeaseholdError):
+    """The row is not in the state the caller assumed."""
+
+    code = "conflict"
+
+
+class IllegalMoveError(ConflictError):
+    """The status table has no arrow from here to there."""
+
+    code = "illegal_move"
+
+
+class IdempotencyConflictError(ConflictError):
+    """The idempotency key was used before, with another body."""
+
+    code = "idempotency_conflict"
+
+
+class FullError(ConflictError):
+    """A queue is full; try again after `retry_after_s` seconds."""
+
+    code = "full"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailableError(LeaseholdError):
+    """The database did not answer; nothing is known of the last commit."""
+
+    code = "database_unavailable"
+    retryable = True
+
+
+class BrokerUnavailableError(LeaseholdError):
+    """The broker did not answer; the row stays due, so only latency is lost."""
+
+    code = "broker_unavailable"
+    retryable = True
+
+
+class SchemaError(LeaseholdError):
+    """The database's schema is not the one that this code was written for."""
+
+    code = "schema"
+
+
+class LostClaimError(LeaseholdError):
+    """Someone else holds the row now; stop, write nothing."""
+
+    code = "lost_claim"
+
+
+class ProviderError(LeaseholdError):
+    """A plugin could not do what it was asked; `retryable` decides, not the class."""
+
+    code = "provider_error"
+
+    def __init__(self, message: str, *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class ConfigRejectedError(ProviderError):
+    """The config can never work as written."""
+
+    code = "config_rejected"
+
+
+class UnsupportedError(ProviderError):
+    """The request needs a capability that this provider does not declare."""
+
+    code = "unsupported"
+
+
+class AuthFailedError(ProviderError):
+    """The provider's credentials were refused."""
+
+    code = "auth_failed"
+
+
+class CapacityError(ProviderError):
+    """The provider is full for now."""
+
+    code = "provider_full"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(ProviderError):
+    """The provider's service did not answer; the effect may have happened."""
+
+    code = "provider_unavailable"
+    retryable = True
+
+
+class SandboxGoneError(ProviderError):
+    """The sandbox is not there any more; destroying it again is a success."""
+
+    code = "sandbox_lost"
+
+
+class ExecutionUnknownError(ProviderError):
+    """No execution with this id was ever claimed in this sandbox."""
+
+    code = "execution_unknown"
+
+
+class StaleFenceError(ProviderError):
+    """A newer holder has installed its fence; stop at once, write nothing."""
+
+    code = "stale_fence"
+
+
+class DeadlineExceededError(ProviderError):
+    """The call's budget ran out; the effect may have happened."""
+
+    code = "provider_timeout"
+    retryable = True
+
+
+class InterruptedCallError(ProviderError):
+    """The budget was cancelled: the run is to end, or the session is lost."""
+
+    code = "interrupted"
+    retryable = True
+
+
+RUN_CODES: dict[str, str] = {
+    "command_failed": "the command ended with a non-zero exit code",
+    "command_killed": "the command was ended by a signal that nobody here sent",
+    "command_not_found": "the command does not exist in the sandbox (127)",
+    "command_not_executable": "the command exists and cannot be executed (126)",
+    "command_oom": "the command was killed for lack of memory",
+    "cancelled": "somebody cancelled the run",
+    "timeout": "a command ran longer than its timeout",
+    "deadline": "the run was not over by its deadline",
+    "queue_timeout": "the run was not admitted in time",
+    "start_timeout": "no sandbox was ready in time",
+    "config_rejected": "the provider refused the environment's config",
+    "environment_unavailable": "the environment is archived or gone",
+    "unsupported": "the run needs a capability that the provider does not declare",
+    "auth_failed": "the provider refused our credentials",
+    "cwd_rejected": "the working directory is outside of the sandbox or missing",
+    "lease_unavailable": "the lease that the run names has ended",
+    "execution_lost": "the command may have run and its fate is unknown; it is not repeated",
+    "infra_exhausted": "the infrastructure failed too often; the run is parked",
+    "provider_error": "the provider failed for good",
+    "internal": "a fault of ours; the log has the trace under the run's id",
+}
+"""Every code that a run can end or park with, and what it tells a person."""

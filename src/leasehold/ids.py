@@ -1,0 +1,35 @@
+"""Typed identifiers: plain strings at run time, different names to mypy."""
+
+from typing import NewType
+from uuid import UUID
+
+from leasehold import seams
+
+TenantId = NewType("TenantId", str)
+EnvironmentId = NewType("EnvironmentId", str)
+RunId = NewType("RunId", str)
+LeaseId = NewType("LeaseId", str)
+ExecutionId = NewType("ExecutionId", str)
+HostId = NewType("HostId", str)
+SessionId = NewType("SessionId", str)
+WorkerId = NewType("WorkerId", str)
+
+DEFAULT_TENANT = TenantId("default")
+
+
+def new_id() -> str:
+    """
+    Return a fresh UUIDv7 as text.
+
+    The leading time bits only keep B-tree inserts together; nothing reads them as a date.
+    """
+    millis = seams.wall_ns() // 1_000_000
+    value = millis << 80 | int.from_bytes(seams.entropy(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=value))
+
+
+def execution_id(run: RunId, *, command: int, number: int) -> ExecutionId:
+    """Return the id of one start: run + command + the number that counts starts."""
+    return ExecutionId(f"{run}.{command}.{number}")

@@ -1,0 +1,1 @@
+"""What keeps the rows moving: each service is `run_once(...) -> Report`."""

@@ -1,0 +1,301 @@
+"""
+Which queued run may start, and where.
+
+Slots are counted from live leases plus admitted runs that have none yet, never from counters,
+and under one lock wherever a limit applies. Order: priority (with ageing), then fairly across
+tenants, then age. `reason` says with the same predicates why a run waits.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from leasehold.domain.fingerprint import reuse_scope
+from leasehold.domain.lifecycle import (
+    LEASE_ENDS,
+    LeaseStatus,
+    RunStatus,
+    Step,
+)
+from leasehold.domain.specs import EnvironmentSpec, RunSpec
+from leasehold.orchestrator import ending, leasing
+from leasehold.orchestrator.jobs import Context, Message, send, us
+from leasehold.provider.contract import ReleaseMode
+from leasehold.store import environments, hosts, leases, moves, slots
+from leasehold.store.database import Row, Tx
+from leasehold.store.sql import load
+
+AGEING_US: Final = 10 * 60 * 1_000_000
+"""A queued run gains one priority for each ten minutes that it waits."""
+
+_SCAN: Final = 100
+_OWN_LIMIT: Final = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an admitted run goes."""
+
+    queue: str
+    host_id: str | None
+
+
+def place(
+    tx: Tx,
+    context: Context,
+    environment: Row,
+    spec: EnvironmentSpec,
+    *,
+    scope: str | None = None,
+) -> Place | str:
+    """
+    Choose where a sandbox of this environment may be made now, or say why nowhere.
+
+    Args:
+        scope: In which an idle one may be reused; it needs no slot of its own.
+    """
+    serving = hosts.served(tx, spec.provider)
+    if not serving:
+        return _not_served(tx, spec.provider)
+    if why := _full(tx, context, environment, spec, scope=scope):
+        return why
+    if not serving[0]["host_bound"]:
+        capacity = serving[0]["provider_capacity"]
+        if capacity and slots.taken(tx, "provider = :p", p=spec.provider) >= capacity:
+            return f"provider {spec.provider} is full: {capacity} of {capacity}"
+        return Place(queue=f"leasehold.provider.{spec.provider}", host_id=None)
+    return _choose_host(tx, environment, spec, serving, scope=scope)
+
+
+def _choose_host(
+    tx: Tx, environment: Row, spec: EnvironmentSpec, serving: list[Row], *, scope: str | None
+) -> Place | str:
+    there = [row["host_id"] for row in serving]
+    used = slots.by_host(tx, there, environment_id=environment["id"], scope=scope)
+    best: tuple[int, float, str] | None = None
+    total = 0
+    for row in serving:
+        capacity = min(row["capacity"], row["provider_capacity"] or row["capacity"])
+        total += capacity
+        use = used.get(row["host_id"])
+        count, idle, coming = (
+            (int(use["n"]), int(use["idle"]), int(use["coming"])) if use else (0, 0, 0)
+        )
+        if with_one_more(count, idle=idle, coming=coming) > capacity:
+            continue
+        score = (-int(idle > coming), count / capacity, row["host_id"])
+        best = min(best, score) if best else score
+    if best is None:
+        return f"every host that serves {spec.provider} is full: {total} of {total}"
+    return Place(queue=f"leasehold.host.{best[2]}", host_id=best[2])
+
+
+def with_one_more(taken: int, *, idle: int, coming: int) -> int:
+    """
+    Return the slots that are taken once one more run of a scope is admitted.
+
+    Args:
+        taken: Live leases, and admitted runs that have none yet.
+        idle: Those of the leases that such a run may reuse.
+        coming: Those of the runs that may be on their way to one of them.
+    """
+    return taken + 1 - min(idle, coming + 1)
+
+
+def _not_served(tx: Tx, key: str) -> str:
+    there = [row for row in hosts.providers(tx) if row["key"] == key]
+    if not there:
+        known = ", ".join(hosts.known_keys(tx)) or "none"
+        return f"no host has ever served provider {key}; known: {known}"
+    live = [row for row in there if row["live"]]
+    if not live:
+        return f"no live host serves provider {key}"
+    return f"provider {key} is not ready: {live[0]['summary'] or live[0]['health']}"
+
+
+def _full(
+    tx: Tx, context: Context, environment: Row, spec: EnvironmentSpec, *, scope: str | None
+) -> str | None:
+    limit = spec.limits.max_concurrent
+    if limit is not None:
+        used = slots.taken(tx, "environment_id = :e", e=environment["id"])
+        idle, coming = slots.for_reuse(tx, environment_id=environment["id"], scope=scope)
+        if with_one_more(used, idle=idle, coming=coming) > limit:
+            return f"{_OWN_LIMIT} {spec.name} is full: {used} of {limit}"
+    if context.max_per_tenant is not None:
+        used = slots.taken(tx, "tenant_id = :t", t=environment["tenant_id"])
+        if used >= context.max_per_tenant:
+            return f"the tenant's limit is reached: {used} of {context.max_per_tenant}"
+    if context.max_concurrent is not None:
+        used = slots.taken(tx, "1 = 1")
+        if used >= context.max_concurrent:
+            return f"the deployment is full: {used} of {context.max_concurrent}"
+    return None
+
+
+def reason(tx: Tx, context: Context, run: Row) -> str | None:
+    """Say why a queued run is not admitted now, or None if nothing stands in its way."""
+    where = _where(tx, context, run, None)
+    return where if isinstance(where, str) else None
+
+
+def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place | str:
+    if run["wanted_lease_id"]:
+        return _held(tx, run)
+    environment = environment or environments.find(tx, run["environment_id"])
+    if environment is None:
+        return "its environment was deleted"
+    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
+    scope = _scope(run, spec)
+    found = place(tx, context, environment, spec, scope=scope)
+    if not isinstance(found, str) or scope is None:
+        return found
+    # An idle lease of its scope may serve it although every slot is taken.
+    free, coming = slots.for_reuse(tx, environment_id=run["environment_id"], scope=scope)
+    idle = slots.reusable(tx, scope=scope) if free > coming else None
+    return Place(queue=idle["queue"], host_id=idle["host_id"]) if idle else found
+
+
+def _scope(run: Row, spec: EnvironmentSpec) -> str | None:
+    """Return in which scope a run may reuse an idle lease; None: in none."""
+    workspace = load(run["spec"]).get("workspace")
+    return reuse_scope(spec.policy, environment_id=run["environment_id"], workspace=workspace)
+
+
+def _held(tx: Tx, run: Row) -> Place | str:
+    lease = leases.find(tx, run["wanted_lease_id"])
+    if lease is None or lease["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}:
+        return Place(queue=lease["queue"] if lease else "leasehold", host_id=None)
+    busy = slots.user_of(tx, run["wanted_lease_id"])
+    if busy or lease["status"] != LeaseStatus.IDLE:
+        by = busy["id"] if busy else lease["status"]
+        return f"lease {lease['id']} is not free: {by}"
+    return Place(queue=lease["queue"], host_id=lease["host_id"])
+
+
+def admit(tx: Tx, context: Context, run: Row, *, environment: Row | None = None) -> Row | str:
+    """Admit one queued run and return its row, or return why not."""
+    where = _where(tx, context, run, environment)
+    if isinstance(where, str):
+        return where
+    if run["wanted_lease_id"] and _is_over(tx, run["wanted_lease_id"]):
+        ending.fail_queued(tx, run, "lease_unavailable", "the lease that it names has ended")
+        return run
+    spec = RunSpec.model_validate(load(run["spec"]))
+    row = moves.move(
+        tx,
+        "runs",
+        run["id"],
+        RunStatus.RUNNING,
+        **_admitted(tx, context, run, where, spec),
+    )
+    if row is None:
+        return "not queued any more"
+    _begin(tx, context, row)
+    return row
+
+
+def admit_new(
+    tx: Tx, context: Context, run: Row, *, environment: Row, spec: RunSpec
+) -> Row | None:
+    """Return a run that is not written yet as an admitted one; None if it has to wait."""
+    where = _where(tx, context, run, environment)
+    if isinstance(where, str):
+        return None
+    admitted = {"status": RunStatus.RUNNING.value}
+    row = run | admitted | _admitted(tx, context, run, where, spec)
+    _begin(tx, context, row)
+    return row
+
+
+def _admitted(tx: Tx, context: Context, run: Row, where: Place, spec: RunSpec) -> Row:
+    """Return the columns of a run that goes to this place."""
+    now = tx.stamp()
+    start_us = int((spec.start_timeout_s or 0) * 1_000_000) or us(context.timers.start_timeout)
+    return {
+        "fence": run["fence"] + 1,
+        "step": Step.VALIDATE.value,
+        "queue": where.queue,
+        "host_id": where.host_id,
+        "admitted_at": now,
+        "due_at": now + us(context.timers.republish_base),
+        "publishes": 1,
+        "queue_deadline_at": None,
+        "start_deadline_at": now + start_us,
+        "timer_at": min(run["deadline_at"], now + start_us),
+        "code": None,
+        "message": None,
+    }
+
+
+def _begin(tx: Tx, context: Context, row: Row) -> None:
+    """Write down that a run is admitted, and send it once that is certain."""
+    moves.record(
+        tx,
+        ("run.running", {"queue": row["queue"]}),
+        tenant_id=row["tenant_id"],
+        run_id=row["id"],
+    )
+    message = Message("run", row["id"], row["fence"], Step.VALIDATE, row["queue"])
+    tx.after_commit.append(lambda: send(context, message))
+
+
+def _is_over(tx: Tx, lease_id: str) -> bool:
+    lease = leases.find(tx, lease_id)
+    return lease is None or lease["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}
+
+
+def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
+    """
+    Admit queued runs in order while the limits allow; the caller holds the lock.
+
+    An environment (or lease) that cannot take one more is passed over for the rest of the
+    batch, so that a full one never blocks the others.
+    """
+    admitted = 0
+    stuck: set[str] = set()
+    evicted: set[str] = set()
+    while admitted < limit:
+        rows = slots.queue_head(tx, stuck, ageing_us=AGEING_US, limit=_SCAN)
+        if not rows:
+            break
+        for run in rows:
+            key = run["wanted_lease_id"] or run["environment_id"]
+            if key in stuck:
+                continue
+            outcome = admit(tx, context, run)
+            if not isinstance(outcome, str):
+                admitted += 1
+            else:
+                stuck.add(key)
+                if key not in evicted and "full" in outcome:
+                    evicted.add(key)
+                    _evict(tx, context, run, why=outcome)
+        if len(rows) < _SCAN:
+            break
+    return admitted
+
+
+def _evict(tx: Tx, context: Context, run: Row, *, why: str) -> None:
+    """
+    Make room: end the idle lease that this run cannot use and that has the least time left.
+
+    For the environment's own limit only one of its own helps: of another workspace.
+    """
+    environment = environments.find(tx, run["environment_id"])
+    if environment is None:
+        return
+    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
+    other = "(environment_id <> :e OR scope <> :scope)"
+    if why.startswith(_OWN_LIMIT):
+        other = "environment_id = :e AND scope <> :scope"
+    idle = leases.oldest_idle(
+        tx,
+        where=f"provider = :p AND {other}",
+        limit=1,
+        p=environment["provider"],
+        e=run["environment_id"],
+        scope=_scope(run, spec) or "",
+    )
+    for lease in idle:
+        what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, "evicted")
+        leasing.owe(tx, context, lease, what, sticky=False)

@@ -1,0 +1,192 @@
+"""
+Leases that people hold: created on their own, released, retained or destroyed by hand.
+
+A lease on its own takes the same road as a run's (intent, provider, record), only that it
+ends up `idle` with `held_until`, in which it matches no reuse and is never evicted.
+"""
+
+from datetime import timedelta
+
+from leasehold.domain.lifecycle import (
+    LEASE_ENDS,
+    LeasePolicy,
+    LeaseStatus,
+    RunStatus,
+    Step,
+)
+from leasehold.domain.specs import EnvironmentSpec
+from leasehold.errors import BadInputError, ConflictError
+from leasehold.orchestrator import acquire, admission, leasing
+from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
+from leasehold.provider.contract import ReleaseMode
+from leasehold.store import leases, moves, runs, slots
+from leasehold.store.database import Row, Tx
+from leasehold.store.sql import load
+
+
+def create(
+    tx: Tx, context: Context, environment: Row, *, hold_for: timedelta, version: str, key: str
+) -> Row:
+    """
+    Insert a held lease and send it to a host that serves its provider.
+
+    Raises:
+        ConflictError: No host can take it now.
+        BadInputError: `hold_for` is not above zero.
+    """
+    if hold_for <= timedelta(0):
+        raise BadInputError("ttl: must be above zero", field="ttl")
+    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
+    slots.lock(tx, wait=True)
+    place = admission.place(tx, context, environment, spec)
+    if isinstance(place, str):
+        raise ConflictError(f"no sandbox can be made now: {place}")
+    wanted = acquire.Wanted(
+        policy=LeasePolicy(spec.policy),
+        scope=None,
+        fingerprint=key,
+        facts={
+            "v": 1,
+            "provider": spec.provider,
+            "provider_version": version,
+            "config": spec.config,
+            "environment": spec.name,
+            "environment_env": spec.env,
+            "scope": None,
+        },
+    )
+    owner = {
+        "tenant_id": environment["tenant_id"],
+        "environment_id": environment["id"],
+        "host_id": place.host_id,
+        "queue": place.queue,
+        "now_us": tx.now(),
+    }
+    lease = acquire.insert_lease(tx, owner, wanted, run_id=None)
+    wait = us(context.timers.republish_base)
+    row = moves.move(
+        tx,
+        "leases",
+        lease["id"],
+        None,
+        raw=(f"due_at = {{now}} + {wait}", f"held_until = {{now}} + {us(hold_for)}"),
+        publishes=1,
+    )
+    assert row is not None
+    moves.record(tx, "lease.acquiring", tenant_id=row["tenant_id"], lease_id=row["id"])
+    message = Message("lease", row["id"], row["fence"], Step.ACQUIRE, row["queue"])
+    tx.after_commit.append(lambda: send(context, message))
+    return row
+
+
+def record_acquired(
+    tx: Tx, context: Context, job: Job, outcome: "acquire.Ready | acquire.Lost | Trouble"
+) -> Job | None:
+    """Write what came of creating a held lease: idle, or owed destruction."""
+    lease = job.lease
+    assert lease is not None
+    if isinstance(outcome, acquire.Ready) and outcome.sandbox is not None:
+        row = moves.move(
+            tx,
+            "leases",
+            lease["id"],
+            LeaseStatus.IDLE,
+            claimed_by=None,
+            timer_at=lease["held_until"],
+            active_at=lease["now_us"],
+            **acquire.sandbox_columns(context, lease, outcome.sandbox),
+        )
+        assert row is not None
+        moves.record(
+            tx,
+            "step.acquire.finished",
+            "lease.idle",
+            tenant_id=row["tenant_id"],
+            lease_id=row["id"],
+        )
+        tx.after_commit.append(context.nudge)
+        return None
+    problem = outcome if isinstance(outcome, Trouble) else Trouble("sandbox_lost", "gone")
+    data = {"code": problem.code, "message": problem.message}
+    moves.record(
+        tx, ("step.acquire.failed", data), tenant_id=lease["tenant_id"], lease_id=lease["id"]
+    )
+    what = leasing.Disposal(
+        ReleaseMode.DESTROY, LeaseStatus.FAILED, f"{problem.code}: {problem.message}"
+    )
+    return leasing.owe(tx, context, lease, what, sticky=job.sticky)
+
+
+def give_back(tx: Tx, context: Context, lease_id: str, *, actor: str) -> Row:
+    """
+    Release or destroy a lease by hand: for both the sandbox is removed, nothing is kept.
+
+    Raises:
+        ConflictError: A run uses it.
+    """
+    lease = leases.lock(tx, lease_id)
+    assert lease is not None
+    if lease["status"] in LEASE_ENDS or lease["status"] == LeaseStatus.RELEASING:
+        return lease
+    of_run = lease["status"] == LeaseStatus.ACQUIRING and lease["run_id"] is not None
+    if lease["status"] == LeaseStatus.ACTIVE or of_run or lease["claimed_by"]:
+        raise ConflictError(f"lease {lease_id} is in use by run {lease['run_id']}; cancel that")
+    what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, f"asked by {actor}")
+    _owe_now(tx, context, lease, what)
+    return _again(tx, lease_id)
+
+
+def retain(tx: Tx, context: Context, lease_id: str) -> Row:
+    """
+    Keep a lease's sandbox for a person: at once if it is idle, else when its run ends.
+
+    Both go by way of `releasing`: only a worker can push the sandbox's own time to live on,
+    which would end long before the lease does.
+
+    Raises:
+        ConflictError: It is over already.
+    """
+    lease = leases.lock(tx, lease_id)
+    assert lease is not None
+    match LeaseStatus(lease["status"]):
+        case LeaseStatus.IDLE:
+            moves.move(tx, "leases", lease_id, None, held_until=None)
+            what = leasing.Disposal(ReleaseMode.KEEP, LeaseStatus.RETAINED, "asked for")
+            _owe_now(tx, context, lease, what)
+        case LeaseStatus.ACTIVE | LeaseStatus.ACQUIRING:
+            moves.move(tx, "leases", lease_id, None, retain=True)
+        case LeaseStatus.RETAINED:
+            pass
+        case LeaseStatus.RELEASING if lease["mode"] == ReleaseMode.KEEP:
+            pass
+        case _:
+            raise ConflictError(f"lease {lease_id} is {lease['status']}")
+    return _again(tx, lease_id)
+
+
+def expire(tx: Tx, context: Context, lease: Row) -> None:
+    """End an idle, retained or held lease whose time is over."""
+    what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.EXPIRED, "its time is over")
+    _owe_now(tx, context, lease, what)
+
+
+def _owe_now(tx: Tx, context: Context, lease: Row, what: leasing.Disposal) -> None:
+    leasing.owe(tx, context, lease, what, sticky=False)
+    _wake_waiting(tx, context, lease["id"])
+
+
+def _wake_waiting(tx: Tx, context: Context, lease_id: str) -> None:
+    """A queued run that names this lease must be told that it will never come."""
+    waiting = tx.all(
+        "SELECT id FROM runs WHERE wanted_lease_id = :lease AND status = :queued",
+        lease=lease_id,
+        queued=RunStatus.QUEUED.value,
+    )
+    if waiting:
+        tx.after_commit.append(context.nudge)
+
+
+def _again(tx: Tx, lease_id: str) -> Row:
+    row = leases.find(tx, lease_id)
+    assert row is not None
+    return runs.decoded(row)

@@ -1,0 +1,222 @@
+"""What a message says, what a worker holds while it works, and what it works with."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from leasehold.domain.lifecycle import EndKind, Step
+from leasehold.domain.pace import Pace
+from leasehold.domain.specs import RunSpec
+from leasehold.domain.timers import Timers
+from leasehold.errors import LostClaimError
+from leasehold.provider.contract import LeaseRef, Provider, Settled, Target
+from leasehold.seams import effect
+from leasehold.store.database import Database, Row
+from leasehold.store.sql import load
+
+SECOND_US: Final = 1_000_000
+EPOCH_SHIFT: Final = 40
+"""The high bits of a fence in the sandbox are the deployment's epoch."""
+
+
+def us(duration: timedelta) -> int:
+    """Return microseconds."""
+    return duration // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """ "Look at this row": all that ever goes through the broker."""
+
+    kind: str
+    """`run`, `lease` or `beat` (then `id` is the lane)."""
+
+    id: str
+    fence: int
+    step: Step
+    queue: str
+
+
+class Guard(Protocol):
+    """Whether this process may still trust its session."""
+
+    def lost(self) -> str | None:
+        """Return why no new effect may be started, or None."""
+
+
+class Providers(Protocol):
+    """The loaded plugins of this process."""
+
+    def require(self, key: str) -> Provider:
+        """Return the provider or raise with the keys that there are."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The parts that the engine works with; `bootstrap` builds it."""
+
+    database: Database
+    timers: Timers
+    deployment: str
+    epoch: int
+    worker_id: str
+    publish: Callable[[Message], bool | None]
+    """Best effort; a lost message costs latency only. False: it was surely not sent."""
+
+    nudge: Callable[[], None] = lambda: None
+    """Wake this host's clock: something became due."""
+
+    providers: Providers | None = None
+    guard: Guard | None = None
+    queues: frozenset[str] = frozenset()
+    sticky: bool = True
+    interrupts: Mapping[str, str] = field(default_factory=dict)
+    """Run id → why its provider call should stop; filled by a watching thread."""
+
+    lanes: dict[str, float] = field(default_factory=dict)
+    """Beat lane → boot time of its last message; the clock's memory."""
+
+    pace: Pace = field(default_factory=Pace)
+    """How the database's clock goes; the clock's memory."""
+
+    max_concurrent: int | None = None
+    max_per_tenant: int | None = None
+    max_queued: int = 100_000
+    rng: random.Random = field(default_factory=random.Random)
+    on_step: Callable[[str, "Job", str | None], None] = lambda _phase, _job, _error: None
+    """Told `started`, `finished` or `failed` of each step: Flower's job."""
+
+    def check_trust(self) -> None:
+        """
+        Refuse to start an effect without a session.
+
+        Raises:
+            LostClaimError: The session is not confirmed; the observers may have expired it.
+        """
+        if self.guard is not None and (reason := self.guard.lost()):
+            raise LostClaimError(f"no confirmed session: {reason}")
+
+    def provider(self, key: str) -> Provider:
+        assert self.providers is not None, "this process does not run steps"
+        return self.providers.require(key)
+
+
+def send(context: Context, message: Message) -> bool:
+    """Publish one message as an effect with its crash points; False if it was not sent."""
+    with effect(f"publish.{message.step}"):
+        return context.publish(message) is not False
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """A claimed row with everything that was read of it; lives in one worker's memory."""
+
+    step: Step
+    fence: int
+    run: Row | None = None
+    lease: Row | None = None
+    execution: Row | None = None
+    environment: Row | None = None
+    """Read with the claim of a run that is to be validated."""
+
+    taken_over: bool = False
+    """A predecessor may have acted: seize before deciding anything."""
+
+    verdict: Settled | None = None
+    """Proof that nothing of the execution runs; its output is still being fetched."""
+
+    sticky: bool = True
+    """False: whoever runs this does not go on with the next step itself."""
+
+    tries: int = 0
+    """Failed calls in a row to end the execution; kept while this worker holds it."""
+    spec_cache: RunSpec | None = None
+
+    @property
+    def spec(self) -> RunSpec:
+        """Return what the run is to do; parsed once per chain."""
+        if self.spec_cache is None:
+            assert self.run is not None
+            self.spec_cache = RunSpec.model_validate(load(self.run["spec"]))
+        return self.spec_cache
+
+    @property
+    def now_us(self) -> int:
+        """Return the database's time when this job was claimed."""
+        for row in (self.run, self.lease):
+            if row is not None and "now_us" in row:
+                return int(row["now_us"])
+        return 0
+
+    @property
+    def end_requested(self) -> EndKind | None:
+        assert self.run is not None
+        return EndKind(self.run["end_requested"]) if self.run["end_requested"] else None
+
+    @property
+    def subject_id(self) -> str:
+        row = self.run or self.lease
+        assert row is not None
+        return str(row["id"])
+
+    def sandbox_fence(self, context: Context) -> int:
+        """Return the fence as the provider gets it: the epoch in its high bits."""
+        return context.epoch << EPOCH_SHIFT | self.fence
+
+    def ref(self, context: Context) -> LeaseRef:
+        assert self.lease is not None
+        return lease_ref(self.lease, deployment=context.deployment)
+
+    def target(self, context: Context) -> Target:
+        """Return the sandbox, from the lease's metadata alone."""
+        assert self.lease is not None
+        return Target(
+            lease=self.ref(context),
+            handle=load(self.lease["handle"]) or {},
+            config=self.config,
+        )
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        assert self.lease is not None
+        config: Mapping[str, Any] = load(self.lease["facts"]).get("config", {})
+        return config
+
+
+def lease_ref(lease: Row, *, deployment: str) -> LeaseRef:
+    return LeaseRef(
+        id=lease["id"],
+        number=lease["number"],
+        deployment=deployment,
+        tenant_id=lease["tenant_id"],
+        environment_id=lease["environment_id"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A step failed; `permanent` says whether trying again can help."""
+
+    code: str
+    message: str
+    permanent: bool = False
+    retry_after_s: float | None = None
+    counts: bool = True
+    """False: waiting for room is no failure of the infrastructure."""
+
+
+__all__ = [
+    "EPOCH_SHIFT",
+    "SECOND_US",
+    "Context",
+    "Guard",
+    "Job",
+    "Message",
+    "Providers",
+    "Trouble",
+    "lease_ref",
+    "send",
+    "us",
+]

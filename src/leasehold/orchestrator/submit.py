@@ -1,0 +1,285 @@
+"""
+How a run begins: checked, written, admitted if there is room, and sent, in that order.
+
+Only the commit counts. Killed before it: there is no run. Killed after it, before the
+publish: the row is due, the clock sends it. An idempotency key makes the request repeatable:
+the same key and body give the same run, another body is a conflict.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from leasehold.domain.fingerprint import canonical_json
+from leasehold.domain.lifecycle import (
+    LEASE_ENDS,
+    RUN_ENDS,
+    EnvironmentStatus,
+    LeaseStatus,
+    RunStatus,
+)
+from leasehold.domain.specs import EnvironmentSpec, RunSpec
+from leasehold.errors import (
+    BadInputError,
+    ConflictError,
+    FullError,
+    IdempotencyConflictError,
+)
+from leasehold.ids import new_id
+from leasehold.orchestrator import admission
+from leasehold.orchestrator.jobs import SECOND_US, Context, us
+from leasehold.store import environments, hosts, leases, moves, runs, slots
+from leasehold.store.database import Row, Tx
+from leasehold.store.runs import insert_later, insert_row
+from leasehold.store.sql import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked for: a spec, where, under which key."""
+
+    spec: RunSpec
+    environment: str | None = None
+    """Name; not given together with `lease_id`."""
+
+    lease_id: str | None = None
+    key: str | None = None
+    tenant_id: str = "default"
+    retry_of: str | None = None
+
+    def body_hash(self) -> str:
+        """Return what must be equal for the same key to mean the same run."""
+        body = {
+            "spec": self.spec.model_dump(mode="json"),
+            "environment": self.environment,
+            "lease": self.lease_id,
+        }
+        return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
+    """
+    Accept a run; return its row and whether it is new.
+
+    Raises:
+        NotFoundError: There is no such environment or lease; says which there are.
+        ConflictError: The environment is archived; the lease has ended.
+        IdempotencyConflictError: The key was used with another body.
+        FullError: `max_queued` runs of the tenant wait already.
+    """
+    if request.key is not None:
+        slots.lock(tx, wait=True)
+        if (known := _by_key(tx, request)) is not None:
+            return known, False
+    environment, lease = _where(tx, request)
+    queued, alone = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
+    if queued >= context.max_queued:
+        raise FullError(
+            f"{queued} runs wait already (max_queued is {context.max_queued}); "
+            "try again in 5 s",
+            retry_after_s=5.0,
+        )
+    row = _row(tx, context, request, environment, lease)
+    moves.record(tx, "run.queued", tenant_id=row["tenant_id"], run_id=row["id"])
+    if lease is None and not queued and alone:
+        spec = request.spec
+        admitted = admission.admit_new(tx, context, row, environment=environment, spec=spec)
+        if admitted is not None:
+            return insert_later(tx, "runs", admitted), True
+    row = insert_later(tx, "runs", row)
+    if lease is not None and not queued and alone:
+        outcome = admission.admit(tx, context, row)
+        if not isinstance(outcome, str):
+            return runs.decoded(outcome), True
+    tx.after_commit.append(context.nudge)
+    return row, True
+
+
+def _by_key(tx: Tx, request: Request) -> Row | None:
+    assert request.key is not None
+    row = runs.find_by_key(tx, tenant_id=request.tenant_id, key=request.key)
+    if row is None:
+        return None
+    if row["body_hash"] != request.body_hash():
+        raise IdempotencyConflictError(
+            f"key {request.key!r} was used for run {row['id']} with another body"
+        )
+    return runs.decoded(row)
+
+
+def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+    if request.lease_id is not None:
+        lease = leases.get(tx, request.lease_id, tenant_id=request.tenant_id)
+        usable = {LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING}
+        if lease["status"] not in usable or lease["held_until"] is None:
+            ended = lease["status"] in LEASE_ENDS
+            why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
+            raise ConflictError(f"lease {lease['id']} {why}: no run can use it")
+        row = environments.find(tx, lease["environment_id"])
+        if row is None:
+            row = {"id": lease["environment_id"], "provider": lease["provider"]}
+        return row, lease
+    assert request.environment is not None
+    environment = environments.get(tx, request.environment, tenant_id=request.tenant_id)
+    if environment["status"] != EnvironmentStatus.ACTIVE:
+        raise ConflictError(f"environment {environment['name']} is archived")
+    return environment, None
+
+
+def _row(
+    tx: Tx, context: Context, request: Request, environment: Row, lease: Row | None
+) -> Row:
+    """Return the run as a queued one; nothing is written yet."""
+    spec, now, timers = request.spec, tx.stamp(), context.timers
+    queue_by = now + _us(spec.queue_timeout_s, us(timers.queue_timeout))
+    deadline = now + _us(spec.deadline_s, us(timers.deadline))
+    return {
+        "id": new_id(),
+        "tenant_id": request.tenant_id,
+        "environment_id": environment["id"],
+        "provider": environment["provider"],
+        "status": RunStatus.QUEUED.value,
+        "spec": spec.model_dump(mode="json"),
+        "labels": spec.labels,
+        "priority": spec.priority,
+        "wanted_lease_id": lease["id"] if lease else None,
+        "fence": 0,
+        "publishes": 0,
+        "beat": False,
+        "timer_at": min(queue_by, deadline),
+        "queue_deadline_at": queue_by,
+        "deadline_at": deadline,
+        "attempt": 0,
+        "infra_attempts": 0,
+        "starts": 0,
+        "command_index": 0,
+        "retry_of": request.retry_of,
+        "idempotency_key": request.key,
+        "body_hash": request.body_hash() if request.key else None,
+        "created_at": now,
+    }
+
+
+def _us(seconds: float | None, default: int) -> int:
+    return default if seconds is None else int(seconds * SECOND_US)
+
+
+def retry(tx: Tx, context: Context, run: Row, *, key: str | None = None) -> tuple[Row, bool]:
+    """
+    Submit a new run that names an old one (P8: the old one stays as it is).
+
+    Raises:
+        ConflictError: The old run is not over.
+    """
+    if run["status"] not in RUN_ENDS:
+        raise ConflictError(f"run {run['id']} is {run['status']}; only an ended one is retried")
+    request = Request(
+        spec=RunSpec.model_validate(load(run["spec"])),
+        environment=run["environment_id"],
+        key=key,
+        tenant_id=run["tenant_id"],
+        retry_of=run["id"],
+    )
+    return submit(tx, context, request)
+
+
+def resume(tx: Tx, context: Context, run_id: str) -> Row:
+    """
+    Send a parked run back to the queue, its infrastructure attempts forgiven.
+
+    Raises:
+        ConflictError: It is not parked.
+    """
+    run = runs.lock(tx, run_id)
+    assert run is not None
+    now = run["now_us"]
+    queue_by = now + us(context.timers.queue_timeout)
+    row = None
+    if run["status"] == RunStatus.PARKED:
+        row = moves.move(
+            tx,
+            "runs",
+            run_id,
+            RunStatus.QUEUED,
+            raw=("fence = fence + 1",),
+            infra_attempts=0,
+            queue_deadline_at=queue_by,
+            timer_at=min(queue_by, run["deadline_at"]),
+            code=None,
+            message=None,
+        )
+    if row is None:
+        raise ConflictError(f"run {run_id} is {run['status']}, not parked")
+    moves.record(tx, "run.queued", tenant_id=row["tenant_id"], run_id=run_id)
+    if slots.lock(tx, wait=False):
+        admission.admit(tx, context, row)
+    tx.after_commit.append(context.nudge)
+    after = runs.find(tx, run_id)
+    assert after is not None
+    return after
+
+
+def ensure_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
+    """
+    Return the environment of this name, made on first use.
+
+    Raises:
+        BadInputError: No host has ever served its provider; names those that there are.
+    """
+    row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
+    return row or create_environment(tx, spec, tenant_id=tenant_id)
+
+
+def create_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
+    """
+    Save a new environment, its config checked against the advertised schema.
+
+    Raises:
+        ConflictError: The name is taken.
+        BadInputError: The provider is unknown, or the config does not fit its schema.
+    """
+    if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
+        raise ConflictError(f"environment {spec.name} exists already")
+    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
+    if not there:
+        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
+        raise BadInputError(
+            f"provider: there is no provider {spec.provider!r}; there are: {known}",
+            field="provider",
+        )
+    check_config(there[0]["config_schema"], spec.config)
+    now = tx.now()
+    row = insert_row(
+        tx,
+        "environments",
+        {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "name": spec.name,
+            "status": EnvironmentStatus.ACTIVE.value,
+            "provider": spec.provider,
+            "spec": json.loads(spec.model_dump_json()),
+            "max_concurrent": spec.limits.max_concurrent,
+            "created_at": now,
+            "updated_at": now,
+        },
+    )
+    moves.record(tx, ("environment.active", {"environment": spec.name}), tenant_id=tenant_id)
+    return runs.decoded(row)
+
+
+def check_config(schema: Any, config: Any) -> None:
+    """
+    Check a config against an advertised JSON schema.
+
+    Raises:
+        BadInputError: Names the field, what came and what is allowed.
+    """
+    from leasehold.provider.schema import check_schema
+
+    problems = check_schema(schema, config).problems
+    if problems:
+        first = problems[0]
+        path = f"config.{first.path}" if first.path else "config"
+        raise BadInputError(f"{path}: {first.message}", field=path)

@@ -1,0 +1,1 @@
+"""What a worker process keeps running beside its steps: proof of life, clock, watchers."""

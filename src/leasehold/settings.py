@@ -1,0 +1,151 @@
+"""Every knob of a process, read once from the environment (``LEASEHOLD_*``) at its door."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, SecretStr, ValidationError, create_model, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from leasehold.errors import BadInputError
+
+PREFIX: Final = "LEASEHOLD_"
+BROKER_SCHEMES: Final = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
+_NOT_OURS: Final = frozenset(
+    {"API_URL", "API_TOKEN", "RUN_ID", "TOKEN", "TEST_POSTGRES_URL", "TEST_REDIS_URL"}
+    | {"REQUIRE_SERVICES"}
+)
+"""Names with our prefix that are no settings: a sandbox's, a client's, the test suite's."""
+
+
+class Settings(BaseSettings):
+    """
+    Settings of one process; built at the process door and passed down.
+
+    Durations are seconds or ISO 8601 (``PT30S``); sizes end in ``_bytes``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    home: Path = Path(".leasehold")
+    """Where an embedded stack and a host keep their files."""
+
+    database_url: SecretStr | None = None
+    """``postgresql://user:password@host/name`` or ``sqlite:////path``; default: in `home`."""
+
+    broker_url: SecretStr | None = None
+    """Redis or Valkey (``redis://``, ``rediss://``) or RabbitMQ (``amqp://``, ``amqps://``);
+    default: the embedded broker of `home`."""
+
+    broker_prefix: str = "leasehold."
+    """Key prefix in Redis: deployments may share a server. With RabbitMQ, give each
+    deployment a virtual host of its own (``amqp://user:password@host:5672/vhost``)."""
+
+    host_root: Path | None = None
+    """Where this host keeps its id and its sandboxes; default ``<home>/host``."""
+
+    host_capacity: int | None = Field(default=None, ge=1)
+    """Sandboxes on this host at once; default: what its memory bears (64 a GiB)."""
+
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Sandboxes in the whole deployment at once."""
+
+    max_per_tenant: int | None = Field(default=None, ge=1)
+    """Sandboxes of one tenant at once."""
+
+    max_queued: int = Field(default=100_000, ge=1)
+    """Queued runs per tenant; more are refused with "full"."""
+
+    allow_fake: bool = False
+    """Serve the `fake` provider to saved environments; embedded mode and tests only."""
+
+    timers: dict[str, Any] = Field(default_factory=dict)
+    """Durations that promises rest on (`domain.timers.Timers`), as a JSON object."""
+
+    worker_processes: int = Field(default=1, ge=1, le=64)
+    """Processes for steps that a host agent keeps; the beat lane is one more."""
+
+    worker_threads: int = Field(default=8, ge=1, le=256)
+    """Steps at once in each of them."""
+
+    beat_batch: int = Field(default=500, ge=1, le=10_000)
+    """Running commands that one beat looks at, at most."""
+
+    clock_batch: int = Field(default=200, ge=1, le=10_000)
+    """Rows of each kind that one turn of the clock handles, at most."""
+
+    events: bool = False
+    """Send Celery task events, so that Flower lists every step."""
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """How much is logged: DEBUG, INFO, WARNING or ERROR."""
+
+    log_json: bool = False
+    """Log lines as JSON objects."""
+
+    embedded_broker: str = Field(default="auto", pattern="^(auto|fakeredis)$")
+    """What `leasehold up` brokers with: `auto` (a server that a wheel or the machine has, else
+    fakeredis) or `fakeredis` (pure Python)."""
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker_of_ours(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            scheme = url.get_secret_value().partition("://")[0]
+            if scheme.lower() not in BROKER_SCHEMES:
+                allowed = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
+                raise ValueError(f"no such kind of broker; it begins with one of {allowed}")
+        return url
+
+    @property
+    def database_address(self) -> str:
+        """Return the database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'leasehold.db').absolute()}"
+
+    @property
+    def host_home(self) -> Path:
+        """Return the directory of this host's id and sandboxes."""
+        return (self.host_root or self.home / "host").absolute()
+
+
+def _unknown(names: set[str]) -> set[str]:
+    known = {name.upper() for name in Settings.model_fields} | _NOT_OURS
+    return {
+        name
+        for name in names - known
+        if "_PORT" not in name and "_SERVICE_" not in name and not name.endswith("_PORT")
+    }
+
+
+def load(**overrides: Any) -> Settings:
+    """
+    Read the environment.
+
+    Raises:
+        BadInputError: A setting is wrong or unknown; names it and what is allowed.
+    """
+    ours = {name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)}
+    if unknown := _unknown(ours):
+        first = min(unknown)
+        allowed = ", ".join(PREFIX + name.upper() for name in sorted(Settings.model_fields))
+        raise BadInputError(f"{PREFIX}{first}: no such setting; allowed: {allowed}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+        raise BadInputError(f"{name}: {problem['msg']}", field=name) from None
+
+
+_DURATION_MODEL: Final = create_model("Duration", value=(timedelta, ...))
+
+
+def as_timedelta(value: Any) -> timedelta:
+    """Return a duration given as seconds or ISO 8601 text."""
+    duration: timedelta = getattr(_DURATION_MODEL(value=value), "value")  # noqa: B009
+    return duration

@@ -1,0 +1,1 @@
+"""Rows and the SQL that reads and moves them. Takes a transaction, never commits."""

@@ -1,0 +1,86 @@
+"""SQL of environments, tenants' named places, and of the deployment's facts."""
+
+from typing import Any
+
+from leasehold.errors import NotFoundError
+from leasehold.store.database import Row, Tx
+from leasehold.store.runs import decoded
+from leasehold.store.sql import dump
+
+
+def find(tx: Tx, environment_id: str) -> Row | None:
+    row = tx.one("SELECT * FROM environments WHERE id = :id", id=environment_id)
+    return decoded(row) if row else None
+
+
+def find_by_name(tx: Tx, name: str, *, tenant_id: str) -> Row | None:
+    row = tx.one(
+        "SELECT * FROM environments WHERE tenant_id = :tenant AND name = :name",
+        tenant=tenant_id,
+        name=name,
+    )
+    return decoded(row) if row else None
+
+
+def get(tx: Tx, name: str, *, tenant_id: str) -> Row:
+    """
+    Return an environment by its name or id.
+
+    Raises:
+        NotFoundError: Says which there are.
+    """
+    row = find_by_name(tx, name, tenant_id=tenant_id) or find(tx, name)
+    if row is None or row["tenant_id"] != tenant_id:
+        names = [r["name"] for r in page(tx, tenant_id=tenant_id) if r["status"] == "active"]
+        there = ", ".join(names) or "none yet"
+        raise NotFoundError(f"there is no environment {name!r}; there are: {there}")
+    return row
+
+
+def page(tx: Tx, *, tenant_id: str) -> list[Row]:
+    rows = tx.all(
+        "SELECT * FROM environments WHERE tenant_id = :tenant ORDER BY name", tenant=tenant_id
+    )
+    return [decoded(row) for row in rows]
+
+
+def delete(tx: Tx, environment_id: str) -> None:
+    """Delete the row; runs and leases keep what they need of it."""
+    tx.run("DELETE FROM environments WHERE id = :id", id=environment_id)
+
+
+def fact(tx: Tx, name: str) -> str | None:
+    value = tx.value("SELECT value FROM facts WHERE name = :name", name=name)
+    return None if value is None else str(value)
+
+
+def set_fact(tx: Tx, name: str, value: str) -> None:
+    tx.run(
+        "INSERT INTO facts (name, value) VALUES (:name, :value)"
+        " ON CONFLICT (name) DO UPDATE SET value = :value",
+        name=name,
+        value=value,
+    )
+
+
+def change_fact(tx: Tx, name: str, value: str, *, held: str) -> bool:
+    """Set a fact if it is still as it was read; False if somebody was first."""
+    return bool(
+        tx.run(
+            "UPDATE facts SET value = :value WHERE name = :name AND value = :held",
+            name=name,
+            value=value,
+            held=held,
+        )
+    )
+
+
+def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
+    """Replace what an environment is; leases made from the old one match no more."""
+    tx.run(
+        "UPDATE environments SET spec = :spec, provider = :provider, updated_at = {now}"
+        " WHERE id = :id",
+        id=environment_id,
+        spec=dump(spec),
+        provider=spec["provider"],
+    )

@@ -1,0 +1,1 @@
+"""Alembic's environment and the steps from one schema to the next, inside the package."""

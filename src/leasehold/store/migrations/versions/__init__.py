@@ -1,0 +1,1 @@
+"""One file per revision; `leasehold.store.schema.REVISIONS` names them in their order."""

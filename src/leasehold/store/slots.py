@@ -1,0 +1,136 @@
+"""SQL of admission: who holds slots, who waits, under which lock."""
+
+from typing import Final
+
+from leasehold.domain.lifecycle import LEASE_HOLDS_SLOT, LeaseStatus
+from leasehold.store.columns import among
+from leasehold.store.database import Row, Tx
+from leasehold.store.sql import numbered
+
+LOCK: Final = 8_472_001
+_HOLDS = among(LEASE_HOLDS_SLOT | {LeaseStatus.IDLE})
+_COMING: Final = "status = 'running' AND lease_id IS NULL AND wanted_lease_id IS NULL"
+"""An admitted run that has no lease yet, and will make one or reuse one."""
+
+
+def lock(tx: Tx, *, wait: bool) -> bool:
+    """Take the admission lock until the transaction ends; SQLite's writer has it anyway."""
+    if tx.dialect == "sqlite":
+        return True
+    if wait:
+        tx.value("SELECT pg_advisory_xact_lock(:key)", key=LOCK)
+        return True
+    return bool(tx.value("SELECT pg_try_advisory_xact_lock(:key)", key=LOCK))
+
+
+def taken(tx: Tx, where: str, **params: object) -> int:
+    """Count slots: live leases, and admitted runs that have no lease yet."""
+    count = tx.value(
+        f"SELECT (SELECT count(*) FROM leases WHERE status IN ({_HOLDS}) AND {where})"
+        f" + (SELECT count(*) FROM runs WHERE {_COMING} AND {where})",
+        **params,
+    )
+    return int(count)
+
+
+def by_host(
+    tx: Tx, host_ids: list[str], *, environment_id: str, scope: str | None
+) -> dict[str, Row]:
+    """
+    Count on each host the slots taken (`n`) and what a run of this scope may reuse.
+
+    Returns by host id: `n`, `idle` (idle leases of the scope), `coming` (admitted runs of
+    the environment that have no lease yet, and may take one of those).
+    """
+    names, params = numbered("h", host_ids)
+    rows = tx.all(
+        "SELECT host_id, SUM(n) AS n, SUM(idle) AS idle, SUM(coming) AS coming FROM ("
+        "SELECT host_id, count(*) AS n, SUM(CASE WHEN status = 'idle' AND scope = :scope"
+        " AND held_until IS NULL THEN 1 ELSE 0 END) AS idle, 0 AS coming FROM leases"
+        f" WHERE status IN ({_HOLDS}) AND host_id IN ({names}) GROUP BY host_id UNION ALL"
+        " SELECT host_id, count(*), 0, SUM(CASE WHEN environment_id = :env THEN 1 ELSE 0 END)"
+        f" FROM runs WHERE {_COMING} AND host_id IN ({names}) GROUP BY host_id"
+        ") t GROUP BY host_id",
+        env=environment_id,
+        scope=scope or "",
+        **params,
+    )
+    return {row["host_id"]: row for row in rows}
+
+
+def for_reuse(tx: Tx, *, environment_id: str, scope: str | None) -> tuple[int, int]:
+    """Count idle leases of the scope, and admitted runs that may be on their way to one."""
+    if scope is None:
+        return 0, 0
+    row = tx.one(
+        "SELECT (SELECT count(*) FROM leases WHERE status = 'idle' AND scope = :scope"
+        " AND held_until IS NULL) AS idle,"
+        f" (SELECT count(*) FROM runs WHERE {_COMING} AND environment_id = :e) AS coming",
+        e=environment_id,
+        scope=scope,
+    )
+    assert row is not None
+    return int(row["idle"]), int(row["coming"])
+
+
+def reusable(tx: Tx, *, scope: str) -> Row | None:
+    """Return an idle lease of the scope, on a host that lives."""
+    return tx.one(
+        "SELECT queue, host_id FROM leases WHERE status = 'idle' AND scope = :scope"
+        " AND held_until IS NULL AND (host_id IS NULL OR EXISTS"
+        " (SELECT 1 FROM sessions s WHERE s.host_id = leases.host_id AND s.status = 'live'))"
+        " LIMIT 1",
+        scope=scope,
+    )
+
+
+def user_of(tx: Tx, lease_id: str) -> Row | None:
+    """Return the admitted run that asked for this held lease."""
+    return tx.one(
+        "SELECT id FROM runs WHERE wanted_lease_id = :l AND status = 'running'", l=lease_id
+    )
+
+
+def queue_head(tx: Tx, stuck: set[str], *, ageing_us: int, limit: int) -> list[Row]:
+    """Return queued runs in the order of admission, without those that are stuck."""
+    names, params = numbered("k", sorted(stuck)) if stuck else ("''", {})
+    return tx.all(
+        "SELECT r.* FROM runs r JOIN (SELECT id, priority + ({now} - created_at) / :ageing"
+        " AS weight, row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC,"
+        " created_at, id)"
+        " AS turn FROM runs WHERE status = 'queued'"
+        f" AND COALESCE(wanted_lease_id, environment_id) NOT IN ({names})) q ON q.id = r.id"
+        " ORDER BY q.weight DESC, q.turn, r.created_at, r.id LIMIT :limit",
+        ageing=ageing_us,
+        limit=limit,
+        **params,
+    )
+
+
+def count_queued_and_try(tx: Tx, *, tenant_id: str) -> tuple[int, bool]:
+    """Count a tenant's queued runs and try the admission lock; also learn the time."""
+    take = "1" if tx.dialect == "sqlite" else "pg_try_advisory_xact_lock(:key)"
+    row = tx.one(
+        f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us FROM runs"
+        " WHERE status = 'queued' AND tenant_id = :t",
+        t=tenant_id,
+        key=LOCK,
+    )
+    assert row is not None
+    return int(row["queued"]), bool(row["alone"])
+
+
+def somebody_waits(tx: Tx) -> bool:
+    return tx.value("SELECT 1 FROM runs WHERE status = 'queued' LIMIT 1") is not None
+
+
+def ahead_of(tx: Tx, run: Row) -> int:
+    """Count queued runs that come before this one (priority, then age)."""
+    return int(
+        tx.value(
+            "SELECT count(*) FROM runs WHERE status = 'queued' AND (priority > :p"
+            " OR (priority = :p AND id < :id))",
+            p=run["priority"],
+            id=run["id"],
+        )
+    )

@@ -1,0 +1,383 @@
+"""
+The rows, as SQLModel tables: schema, CHECKs and partial unique indexes.
+
+Times are BIGINT microseconds since the epoch, from `db_now()` (ADR 0003). Ids are text. A
+table row is not validated when built: validate at the border (`domain.specs`), let the
+CHECKs hold the floor.
+
+No ``from __future__ import annotations`` here: SQLModel reads the annotations.
+"""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from leasehold.domain import lifecycle as life
+from leasehold.store.columns import among, json_field, known, micros, partial
+
+METADATA: Final = SQLModel.metadata
+
+
+class Fact(SQLModel, table=True):
+    """
+    One fact of the deployment.
+
+    `deployment` (its id), `epoch` (the high bits of its fences), `clock_offset_us`, and from
+    time to time `bound_to`, `alarm` (`store.restored`) and `sweep_wanted` (`store.sweeps`).
+    """
+
+    __tablename__ = "facts"
+    name: str = Field(primary_key=True, max_length=64)
+    value: str
+
+
+class Tenant(SQLModel, table=True):
+    __tablename__ = "tenants"
+    id: str = Field(primary_key=True, max_length=64)
+    created_at: int = micros(nullable=False)
+
+
+class Environment(SQLModel, table=True):
+    """A named place where work may run."""
+
+    __tablename__ = "environments"
+    __table_args__ = (sa.UniqueConstraint("tenant_id", "name", name="environment_name"),)
+    id: str = Field(primary_key=True, max_length=64)
+    tenant_id: str = Field(foreign_key="tenants.id", max_length=64)
+    name: str = Field(max_length=100)
+    status: life.EnvironmentStatus = Field(sa_type=known(life.EnvironmentStatus))
+    provider: str = Field(max_length=64)
+    spec: dict[str, Any] = json_field(nullable=False)
+    """An `EnvironmentSpec`: config, env, policy, limits."""
+
+    max_concurrent: int | None = None
+    created_at: int = micros(nullable=False)
+    updated_at: int = micros(nullable=False)
+
+
+class Host(SQLModel, table=True):
+    """A machine with workers, by a random id kept beside its sandboxes."""
+
+    __tablename__ = "hosts"
+    id: str = Field(primary_key=True, max_length=64)
+    name: str = Field(max_length=255)
+    capacity: int
+    draining: bool = False
+    created_at: int = micros(nullable=False)
+    alive_at: int = micros(nullable=False)
+    """When a session of this host was last seen to live; written when one ends too."""
+
+
+class AgentSession(SQLModel, table=True):
+    """A host agent's proof of life; the counter is all that observers read."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        sa.CheckConstraint("(status = 'live') = (ended_at IS NULL)", name="session_end"),
+        partial("session_live", "status", where="status = 'live'", unique=False),
+    )
+    id: str = Field(primary_key=True, max_length=64)
+    host_id: str = Field(foreign_key="hosts.id", max_length=64, index=True)
+    pid: int
+    identity: str | None = Field(default=None, max_length=128)
+    """Boot, pid namespace and start time: whether a process of this host is still that one."""
+
+    counter: int = micros(nullable=False, default=0)
+    status: life.SessionStatus = Field(sa_type=known(life.SessionStatus))
+    started_at: int = micros(nullable=False)
+    beat_at: int = micros(nullable=False)
+    ended_at: int | None = micros()
+
+
+class Worker(SQLModel, table=True):
+    """One worker process; belongs to a session."""
+
+    __tablename__ = "workers"
+    __table_args__ = (
+        sa.CheckConstraint("(status = 'gone') = (gone_at IS NOT NULL)", name="worker_gone"),
+        partial("worker_here", "host_id", where="status <> 'gone'", unique=False),
+    )
+    id: str = Field(primary_key=True, max_length=64)
+    session_id: str = Field(foreign_key="sessions.id", max_length=64, index=True)
+    host_id: str = Field(foreign_key="hosts.id", max_length=64)
+    kind: str = Field(max_length=16)
+    """`steps` or `beats`."""
+
+    pid: int
+    version: str = Field(max_length=64)
+    status: life.WorkerStatus = Field(sa_type=known(life.WorkerStatus))
+    queues: list[str] = json_field(nullable=False)
+    started_at: int = micros(nullable=False)
+    gone_at: int | None = micros()
+
+
+class AdvertisedProvider(SQLModel, table=True):
+    """What a host's workers loaded; the control plane never imports a plugin."""
+
+    __tablename__ = "providers"
+    host_id: str = Field(primary_key=True, foreign_key="hosts.id", max_length=64)
+    key: str = Field(primary_key=True, max_length=64)
+    version: str = Field(max_length=64)
+    health: str = Field(max_length=16)
+    summary: str = ""
+    host_bound: bool = True
+    capacity: int | None = None
+    capabilities: dict[str, Any] = json_field(nullable=False)
+    config_schema: dict[str, Any] = json_field(nullable=False)
+    seen_at: int = micros(nullable=False)
+
+
+class SweepReport(SQLModel, table=True):
+    """What a host's last sweep of one provider saw and did; `leasehold reconcile` reads it."""
+
+    __tablename__ = "sweep_reports"
+    host_id: str = Field(primary_key=True, foreign_key="hosts.id", max_length=64)
+    provider: str = Field(primary_key=True, max_length=64)
+    request: int = micros(nullable=False)
+    """The newest request that this sweep began after; 0: nobody has asked."""
+
+    dry_run: bool
+    at: int = micros(nullable=False)
+    report: dict[str, Any] = json_field(nullable=False)
+
+
+_RUN_OVER = among(life.RUN_ENDS)
+_LEASE_OVER = among(life.LEASE_ENDS)
+_EXECUTION_OVER = among(life.EXECUTION_ENDS)
+
+
+class Run(SQLModel, table=True):
+    """One piece of work; its row is its own outbox (`due_at`)."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        sa.CheckConstraint(
+            f"(finished_at IS NOT NULL) = (status IN ({_RUN_OVER}))", name="run_finished"
+        ),
+        sa.CheckConstraint(
+            f"status NOT IN ({_RUN_OVER}) OR (claimed_by IS NULL AND due_at IS NULL)",
+            name="run_over_rests",
+        ),
+        sa.CheckConstraint("claimed_by IS NULL OR due_at IS NULL", name="run_claim_or_due"),
+        sa.CheckConstraint(
+            "status <> 'running' OR claimed_by IS NOT NULL OR due_at IS NOT NULL",
+            name="run_never_forgotten",
+        ),
+        sa.CheckConstraint("status <> 'parked' OR lease_id IS NULL", name="run_parked_free"),
+        sa.CheckConstraint("(status = 'running') = (step IS NOT NULL)", name="run_step"),
+        partial("run_key", "tenant_id", "idempotency_key", where="idempotency_key IS NOT NULL"),
+        partial("run_due", "due_at", where="due_at IS NOT NULL", unique=False),
+        partial("run_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
+        partial("run_queued", "priority", "id", where="status = 'queued'", unique=False),
+        partial("run_running", "environment_id", where="status = 'running'", unique=False),
+        partial("run_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
+        partial("run_lease", "lease_id", where="lease_id IS NOT NULL AND status = 'running'"),
+        sa.Index("run_newest", "tenant_id", "created_at"),
+    )
+    id: str = Field(primary_key=True, max_length=64)
+    tenant_id: str = Field(foreign_key="tenants.id", max_length=64)
+    environment_id: str = Field(max_length=64)
+    provider: str = Field(max_length=64)
+    status: life.RunStatus = Field(sa_type=known(life.RunStatus))
+    step: life.Step | None = Field(sa_type=known(life.Step), nullable=True)
+    spec: dict[str, Any] = json_field(nullable=False)
+    labels: dict[str, Any] = json_field(nullable=False)
+    priority: int
+    queue: str | None = Field(default=None, max_length=128)
+    host_id: str | None = Field(default=None, max_length=64)
+    wanted_lease_id: str | None = Field(default=None, max_length=64)
+    lease_id: str | None = Field(default=None, max_length=64)
+    fence: int = micros(nullable=False, default=0)
+    claimed_by: str | None = Field(default=None, max_length=64)
+    due_at: int | None = micros()
+    publishes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    beat: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """True: the next look is a beat's; false: it takes a claim of its own."""
+
+    follow_until: int | None = micros()
+    timer_at: int | None = micros()
+    """The earliest of the timers that apply now."""
+
+    queue_deadline_at: int | None = micros()
+    start_deadline_at: int | None = micros()
+    timeout_at: int | None = micros()
+    deadline_at: int = micros(nullable=False)
+    attempt: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    infra_attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    starts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    command_index: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    end_requested: life.EndKind | None = Field(sa_type=known(life.EndKind), nullable=True)
+    end_requested_at: int | None = micros()
+    code: str | None = Field(default=None, max_length=64)
+    message: str | None = None
+    exit_code: int | None = None
+    worker_id: str | None = Field(default=None, max_length=64)
+    retry_of: str | None = Field(default=None, max_length=64)
+    idempotency_key: str | None = Field(default=None, max_length=255)
+    body_hash: str | None = Field(default=None, max_length=64)
+    created_at: int = micros(nullable=False)
+    admitted_at: int | None = micros()
+    started_at: int | None = micros()
+    finished_at: int | None = micros()
+
+
+class Lease(SQLModel, table=True):
+    """The right to use one sandbox; outlives the run when reused or retained."""
+
+    __tablename__ = "leases"
+    __table_args__ = (
+        sa.CheckConstraint(
+            f"(finished_at IS NOT NULL) = (status IN ({_LEASE_OVER}))", name="lease_finished"
+        ),
+        sa.CheckConstraint(
+            f"status NOT IN ({_LEASE_OVER}) OR (claimed_by IS NULL AND due_at IS NULL)",
+            name="lease_over_rests",
+        ),
+        sa.CheckConstraint(
+            "(status = 'releasing') = (mode IS NOT NULL AND final IS NOT NULL)",
+            name="lease_mode",
+        ),
+        sa.CheckConstraint(
+            "status <> 'releasing' OR claimed_by IS NOT NULL OR due_at IS NOT NULL",
+            name="lease_never_forgotten",
+        ),
+        sa.CheckConstraint("status <> 'active' OR run_id IS NOT NULL", name="lease_held"),
+        sa.CheckConstraint(
+            "status NOT IN ('idle', 'retained') OR timer_at IS NOT NULL", name="lease_ends"
+        ),
+        partial(
+            "lease_one_per_sandbox",
+            "provider",
+            "sandbox_id",
+            where=f"sandbox_id IS NOT NULL AND status NOT IN ({_LEASE_OVER})",
+        ),
+        partial("lease_one_per_run", "run_id", where="status IN ('acquiring', 'active')"),
+        partial("lease_idle", "scope", where="status = 'idle'", unique=False),
+        partial("lease_due", "due_at", where="due_at IS NOT NULL", unique=False),
+        partial("lease_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
+        partial("lease_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
+        partial(
+            "lease_live",
+            "environment_id",
+            where=f"status NOT IN ({_LEASE_OVER})",
+            unique=False,
+        ),
+    )
+    number: int | None = Field(
+        default=None,
+        primary_key=True,
+        sa_type=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+    )
+    """Grows with every lease; also in the sandbox's label, for the sweep."""
+
+    id: str = Field(max_length=64, unique=True)
+    tenant_id: str = Field(foreign_key="tenants.id", max_length=64)
+    environment_id: str = Field(max_length=64)
+    environment_name: str = Field(max_length=100)
+    provider: str = Field(max_length=64)
+    host_id: str | None = Field(default=None, max_length=64)
+    queue: str = Field(max_length=128)
+    status: life.LeaseStatus = Field(sa_type=known(life.LeaseStatus))
+    run_id: str | None = Field(default=None, max_length=64, index=True)
+    policy: life.LeasePolicy = Field(sa_type=known(life.LeasePolicy))
+    scope: str | None = None
+    fingerprint: str | None = Field(default=None, max_length=64)
+    fence: int = micros(nullable=False, default=0)
+    claimed_by: str | None = Field(default=None, max_length=64)
+    due_at: int | None = micros()
+    publishes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    timer_at: int | None = micros()
+    """When an idle, retained or held lease ends."""
+
+    mode: str | None = Field(default=None, max_length=16)
+    """What is owed while releasing: suspend, keep or destroy."""
+
+    final: life.LeaseStatus | None = Field(sa_type=sa.String(32), nullable=True)
+    """The status that releasing leads to."""
+
+    reason: str | None = None
+    retain: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """Asked for by a person while active: its run's end will keep it."""
+
+    held_until: int | None = micros()
+    cleanup_status: life.CleanupStatus | None = Field(
+        sa_type=known(life.CleanupStatus),
+        nullable=True,
+    )
+    cleanup_attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    last_error: str | None = None
+    sandbox_id: str | None = None
+    handle: dict[str, Any] | None = json_field()
+    remote_cwd: str | None = None
+    facts: dict[str, Any] = json_field(nullable=False)
+    """The lease's metadata: all that a later worker needs with no other row at hand."""
+
+    renew_at: int | None = micros()
+    sandbox_expires_at: int | None = micros()
+    created_at: int = micros(nullable=False)
+    active_at: int | None = micros()
+    finished_at: int | None = micros()
+
+
+class Execution(SQLModel, table=True):
+    """One start of one command; its id is never used twice."""
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        sa.CheckConstraint(
+            f"(ended_at IS NOT NULL) = (status IN ({_EXECUTION_OVER}))", name="execution_ended"
+        ),
+        partial("execution_one_open", "run_id", where=f"status NOT IN ({_EXECUTION_OVER})"),
+        sa.UniqueConstraint("run_id", "number", name="execution_number"),
+    )
+    id: str = Field(primary_key=True, max_length=128)
+    tenant_id: str = Field(max_length=64)
+    run_id: str = Field(foreign_key="runs.id", max_length=64)
+    lease_id: str = Field(max_length=64, index=True)
+    command_index: int
+    number: int
+    attempt: int
+    status: life.ExecutionStatus = Field(sa_type=known(life.ExecutionStatus))
+    handle: dict[str, Any] | None = json_field()
+    stdout_offset: int = micros(nullable=False, default=0)
+    stderr_offset: int = micros(nullable=False, default=0)
+    cause: str | None = Field(default=None, max_length=32)
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout_dropped: int = micros(nullable=False, default=0)
+    stderr_dropped: int = micros(nullable=False, default=0)
+    created_at: int = micros(nullable=False)
+    started_at: int | None = micros()
+    ended_at: int | None = micros()
+
+
+class Event(SQLModel, table=True):
+    """One line of history; written in the transaction that made the change."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        sa.Index("event_of_run", "run_id", "id"),
+        sa.Index("event_of_lease", "lease_id", "id"),
+    )
+    id: int | None = Field(
+        default=None,
+        primary_key=True,
+        sa_type=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+    )
+    tenant_id: str = Field(max_length=64)
+    run_id: str | None = Field(default=None, max_length=64)
+    lease_id: str | None = Field(default=None, max_length=64)
+    at: int = micros(nullable=False)
+    name: str = Field(max_length=64)
+    data: dict[str, Any] = json_field(nullable=False)
+
+
+class OutputChunk(SQLModel, table=True):
+    """A piece of one stream, at its byte offset; pieces never overlap."""
+
+    __tablename__ = "output_chunks"
+    execution_id: str = Field(primary_key=True, max_length=128)
+    stream: str = Field(primary_key=True, max_length=8)
+    start: int = Field(primary_key=True, sa_type=sa.BigInteger)
+    data: bytes

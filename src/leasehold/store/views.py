@@ -1,0 +1,332 @@
+"""
+What people and programs are shown of the rows: read-only, with names and times made plain.
+
+The shapes are a contract (``--json``): keys may be added, never renamed. Times are ISO 8601
+in UTC. Values of environment variables are not shown, only their names.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.store.columns import among
+from leasehold.store.database import Row, Tx
+from leasehold.store.runs import decoded
+from leasehold.store.sql import load, numbered
+
+Shape = dict[str, Any]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TABLES: Final = {"run": "runs", "lease": "leases", "worker": "workers", "host": "hosts"}
+_SOME: Final = 4
+_RUNS: Final = (
+    "SELECT r.*, COALESCE(e.name, r.environment_id) AS environment,"
+    " {now} AS now_us FROM runs r LEFT JOIN environments e ON e.id = r.environment_id"
+)
+
+
+def iso(micros: int | None) -> str | None:
+    """Return a stored time as ISO 8601 in UTC."""
+    if micros is None:
+        return None
+    moment = _EPOCH + timedelta(microseconds=micros)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def ids_like(tx: Tx, noun: str, text: str) -> list[str]:
+    """Return a few ids of a noun that begin or end so; people type short ids."""
+    table = _TABLES[noun]
+    if tx.value(f"SELECT 1 FROM {table} WHERE id = :id", id=text) is not None:
+        return [text]
+    plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    rows = tx.all(
+        f"SELECT id FROM {table} WHERE id LIKE :a ESCAPE '\\' OR id LIKE :b ESCAPE '\\'"
+        " ORDER BY id LIMIT :some",
+        a=f"{plain}%",
+        b=f"%{plain}",
+        some=_SOME,
+    )
+    return [row["id"] for row in rows] if plain else []
+
+
+def run_row(tx: Tx, run_id: str) -> Row | None:
+    """Return a run with its environment's name and the database's time."""
+    row = tx.one(f"{_RUNS} WHERE r.id = :id", id=run_id)
+    return decoded(row) if row else None
+
+
+def run_rows(
+    tx: Tx,
+    *,
+    tenant_id: str,
+    statuses: Sequence[str] = (),
+    environment: str | None = None,
+    labels: dict[str, str] | None = None,
+    limit: int = 100,
+) -> list[Row]:
+    """List runs with their environments' names, the newest first."""
+    where, params = ["r.tenant_id = :tenant"], {"tenant": tenant_id, "limit": limit}
+    if statuses:
+        names, more = numbered("s", list(statuses))
+        where.append(f"r.status IN ({names})")
+        params.update(more)
+    if environment:
+        where.append("(e.name = :environment OR r.environment_id = :environment)")
+        params["environment"] = environment
+    for index, (name, value) in enumerate((labels or {}).items()):
+        key, text = f"ln{index}", f"lv{index}"
+        where.append(
+            f"json_extract(r.labels, '$.\"' || :{key} || '\"') = :{text}"
+            if tx.dialect == "sqlite"
+            else f"(r.labels ->> CAST(:{key} AS text)) = :{text}"
+        )
+        params |= {key: name, text: value}
+    rows = tx.all(
+        f"{_RUNS} WHERE {' AND '.join(where)} ORDER BY r.created_at DESC, r.id DESC"
+        " LIMIT :limit",
+        **params,
+    )
+    return [decoded(row) for row in rows]
+
+
+def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] = ()) -> Shape:
+    """Return what is shown of one run."""
+    spec = load(row["spec"])
+    return {
+        "id": row["id"],
+        "environment": row["environment"],
+        "provider": row["provider"],
+        "status": row["status"],
+        "step": row["step"],
+        "code": row["code"],
+        "message": row["message"],
+        "exit_code": row["exit_code"],
+        "attempt": row["attempt"],
+        "infra_attempts": row["infra_attempts"],
+        "end_requested": row["end_requested"],
+        "lease_id": row["lease_id"],
+        "wanted_lease_id": row["wanted_lease_id"],
+        "host_id": row["host_id"],
+        "worker_id": row["worker_id"],
+        "commands": [{"argv": c["argv"], "cwd": c.get("cwd")} for c in spec["commands"]],
+        "command_index": row["command_index"],
+        "env_names": sorted(spec.get("env") or {}),
+        "labels": load(row["labels"]),
+        "priority": row["priority"],
+        "workspace": spec.get("workspace"),
+        "key": row["idempotency_key"],
+        "retry_of": row["retry_of"],
+        "created_at": iso(row["created_at"]),
+        "admitted_at": iso(row["admitted_at"]),
+        "started_at": iso(row["started_at"]),
+        "finished_at": iso(row["finished_at"]),
+        "due_at": iso(row["due_at"]),
+        "deadline_at": iso(row["deadline_at"]),
+        "executions": [execution_view(item) for item in executions],
+        "events": [event_view(item) for item in events],
+    }
+
+
+def run_line(row: Row) -> Shape:
+    """Return what is shown of one run in a list: all but its history."""
+    shape = run_view(row)
+    del shape["events"], shape["executions"]
+    return shape
+
+
+def event_view(row: Row) -> Shape:
+    return {"at": iso(row["at"]), "name": row["name"], "data": load(row["data"])}
+
+
+def execution_view(row: Row) -> Shape:
+    return {
+        "id": row["id"],
+        "command": row["command_index"],
+        "number": row["number"],
+        "attempt": row["attempt"],
+        "lease_id": row["lease_id"],
+        "status": row["status"],
+        "cause": row["cause"],
+        "exit_code": row["exit_code"],
+        "signal": row["signal"],
+        "stdout_bytes": row["stdout_offset"],
+        "stderr_bytes": row["stderr_offset"],
+        "stdout_dropped": row["stdout_dropped"],
+        "stderr_dropped": row["stderr_dropped"],
+        "started_at": iso(row["started_at"]),
+        "ended_at": iso(row["ended_at"]),
+    }
+
+
+def progress(tx: Tx, run_id: str) -> Row | None:
+    """Return a run as a follower needs it: with its lease's status and what that owes."""
+    return tx.one(
+        "SELECT r.id, r.status, r.step, r.code, r.message, r.exit_code, r.attempt,"
+        " r.infra_attempts, r.end_requested, r.lease_id, r.claimed_by, r.finished_at,"
+        " r.follow_until, l.status AS lease_status, l.mode AS lease_mode, l.last_error,"
+        " l.sandbox_id, {now} AS now_us"
+        " FROM runs r LEFT JOIN leases l ON l.id = r.lease_id WHERE r.id = :id",
+        id=run_id,
+    )
+
+
+def executions_from(tx: Tx, run_id: str, *, number: int) -> list[Row]:
+    """Return a run's executions from a number on, in the order of their starts."""
+    return tx.all(
+        "SELECT id, number, command_index, attempt, status, cause, exit_code, signal,"
+        " stdout_offset, stderr_offset, stdout_dropped, stderr_dropped FROM executions"
+        " WHERE run_id = :run AND number >= :number ORDER BY number",
+        run=run_id,
+        number=number,
+    )
+
+
+def lease_rows(
+    tx: Tx, *, tenant_id: str, statuses: Sequence[str] = (), live: bool = False, limit: int
+) -> list[Row]:
+    """List leases, the newest first."""
+    where, params = ["tenant_id = :tenant"], {"tenant": tenant_id, "limit": limit}
+    if statuses:
+        names, more = numbered("s", list(statuses))
+        where.append(f"status IN ({names})")
+        params.update(more)
+    if live:
+        where.append(f"status NOT IN ({among(LEASE_ENDS)})")
+    rows = tx.all(
+        f"SELECT * FROM leases WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT :limit",
+        **params,
+    )
+    return [decoded(row) for row in rows]
+
+
+def lease_view(row: Row, *, events: Sequence[Row] | None = None) -> Shape:
+    """Return what is shown of one lease."""
+    over = row["status"] in LEASE_ENDS
+    expires_at = row["timer_at"] or (None if over else row["sandbox_expires_at"])
+    shape = {
+        "id": row["id"],
+        "number": row["number"],
+        "status": row["status"],
+        "provider": row["provider"],
+        "sandbox_id": row["sandbox_id"],
+        "environment": row["environment_name"],
+        "run_id": row["run_id"],
+        "host_id": row["host_id"],
+        "policy": row["policy"],
+        "fence": row["fence"],
+        "mode": row["mode"],
+        "reason": row["reason"],
+        "expires_at": iso(expires_at),
+        "held_until": iso(row["held_until"]),
+        "sandbox_expires_at": iso(row["sandbox_expires_at"]),
+        "cleanup_status": row["cleanup_status"],
+        "cleanup_attempts": row["cleanup_attempts"],
+        "last_error": row["last_error"],
+        "due_at": iso(row["due_at"]),
+        "created_at": iso(row["created_at"]),
+        "active_at": iso(row["active_at"]),
+        "finished_at": iso(row["finished_at"]),
+        "metadata": load(row["facts"]),
+    }
+    if events is not None:
+        shape["events"] = [event_view(item) for item in events]
+    return shape
+
+
+def environment_view(row: Row) -> Shape:
+    spec = load(row["spec"])
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "status": row["status"],
+        "provider": row["provider"],
+        "description": spec.get("description", ""),
+        "config": spec.get("config", {}),
+        "env_names": sorted(spec.get("env") or {}),
+        "policy": spec.get("policy"),
+        "limits": spec.get("limits", {}),
+        "idle_ttl_s": spec.get("idle_ttl_s"),
+        "retained_ttl_s": spec.get("retained_ttl_s"),
+        "created_at": iso(row["created_at"]),
+        "updated_at": iso(row["updated_at"]),
+    }
+
+
+def blast_radius(tx: Tx, environment_id: str) -> Row:
+    """Count what still names an environment: unfinished runs and live leases."""
+    row = tx.one(
+        "SELECT (SELECT count(*) FROM runs WHERE environment_id = :id"
+        " AND finished_at IS NULL) AS runs, (SELECT count(*) FROM leases"
+        f" WHERE environment_id = :id AND status NOT IN ({among(LEASE_ENDS)})) AS leases",
+        id=environment_id,
+    )
+    assert row is not None
+    return row
+
+
+def idle_of(tx: Tx, environment_id: str) -> list[str]:
+    """Return an environment's idle leases that nobody holds on their own."""
+    rows = tx.all(
+        "SELECT id FROM leases WHERE environment_id = :id AND status = :idle"
+        " AND held_until IS NULL",
+        id=environment_id,
+        idle=LeaseStatus.IDLE.value,
+    )
+    return [row["id"] for row in rows]
+
+
+def worker_view(row: Row, providers: Sequence[str]) -> Shape:
+    return {
+        "id": row["id"],
+        "host": row["host"],
+        "host_id": row["host_id"],
+        "pid": row["pid"],
+        "kind": row["kind"],
+        "status": row["status"],
+        "providers": list(providers),
+        "queues": load(row["queues"]),
+        "version": row["version"],
+        "started_at": iso(row["started_at"]),
+        "gone_at": iso(row["gone_at"]),
+    }
+
+
+def host_view(row: Row) -> Shape:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "capacity": row["capacity"],
+        "draining": bool(row["draining"]),
+        "live": row["live_sessions"] > 0,
+        "leases": row["leases"],
+        "created_at": iso(row["created_at"]),
+        "alive_at": iso(row["alive_at"]),
+    }
+
+
+def provider_view(rows: Sequence[Row]) -> Shape:
+    """Return what is shown of one provider, from the words of every host that has it."""
+    best = max(rows, key=lambda row: (row["live"], row["health"] == "healthy", row["seen_at"]))
+    return {
+        "key": best["key"],
+        "version": best["version"],
+        "health": best["health"],
+        "summary": best["summary"],
+        "live": any(row["live"] for row in rows),
+        "host_bound": bool(best["host_bound"]),
+        "capacity": best["capacity"],
+        "capabilities": best["capabilities"],
+        "config_schema": best["config_schema"],
+        "hosts": [
+            {
+                "id": row["host_id"],
+                "name": row["host"],
+                "live": row["live"],
+                "version": row["version"],
+                "health": row["health"],
+                "summary": row["summary"],
+                "seen_at": iso(row["seen_at"]),
+            }
+            for row in rows
+        ],
+    }

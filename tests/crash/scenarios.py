@@ -1,0 +1,275 @@
+"""
+What is killed: short stories of one or two runs, each told so that any worker can go on.
+
+`act` is called again and again, by whichever worker lives, until it says that the story is
+over. It asks the rows where it stands. `expect` is how the story must end, killed or not.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from crash.acts import (
+    FOREVER,
+    cancelled_while_running,
+    cancels_in_acquire,
+    faults,
+    held,
+    jumps,
+    kills_supervisor,
+    loses_sandbox,
+    one_run,
+    parked,
+    retained,
+    reused,
+)
+from crash.harness import Cell, Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """How a run must end."""
+
+    status: str = "succeeded"
+    code: str | None = None
+    starts: tuple[int, int] = (1, 1)
+    """How often its commands were started: at least, at most."""
+
+    or_else: frozenset[tuple[str, str | None]] = frozenset()
+    """Other statuses and codes that will do, where a race decides."""
+
+    stdout: tuple[bytes, ...] | None = (b"one two\n",)
+    """Of each command that ran, in order; None: not looked at."""
+
+    stderr: tuple[bytes, ...] | None = (b"three\n",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One story."""
+
+    name: str
+    provider: str
+    act: Callable[[Engine], bool]
+    expect: Mapping[str, Expected]
+    leases: frozenset[str] = frozenset({"released"})
+    """Statuses in which its leases may end."""
+
+    prepare: Callable[[Cell], None] = lambda _cell: None
+    watch: Callable[[Engine, str, int], None] | None = None
+    """Told each point that is passed; makes the world misbehave."""
+
+    since: str = ""
+    """The first point that no other story has before it; earlier ones are killed there."""
+
+    only: Callable[[str], bool] = lambda _point: True
+    """Which points of it are worth killing at."""
+
+    tune: Callable[[Engine], None] = lambda _engine: None
+    """Gives each worker another broker."""
+
+    boots: bool = False
+    """Points of the worker's own boot count as well."""
+
+    @property
+    def history(self) -> int:
+        """Return how many points before one make it another situation (see `sweep`)."""
+        return 1 if self.id in {"fake-success", "fake-reuse", "fake-cancel"} else 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.provider}-{self.name}"
+
+
+ONE: Final = {"run": Expected()}
+NOTHING: Final = Expected(
+    status="cancelled", code="cancelled", starts=(0, 0), stdout=(), stderr=()
+)
+TWICE: Final = Expected(starts=(2, 2), stdout=(b"one two\n",) * 2, stderr=(b"three\n",) * 2)
+BIG: Final = 2_500_000
+
+
+def _family(provider: str) -> list[Scenario]:
+    """Return the stories that every provider is told."""
+    failed = Expected(
+        status="failed",
+        code="command_failed",
+        starts=(2, 2),
+        stdout=(b"one two\n",) * 2,
+        stderr=(b"three\n",) * 2,
+    )
+    return [
+        Scenario(name="success", provider=provider, act=one_run(provider), expect=ONE),
+        Scenario(
+            name="retry",
+            provider=provider,
+            since="provider.poll:before",
+            act=one_run(provider, command={"code": 3}, retries=1),
+            expect={"run": failed},
+        ),
+        Scenario(
+            name="two-commands",
+            provider=provider,
+            since="provider.poll:before",
+            act=one_run(provider, count=2),
+            expect={"run": TWICE},
+        ),
+        Scenario(
+            name="timeout",
+            provider=provider,
+            since="commit.clock.timer:before",
+            act=one_run(provider, command={"seconds": FOREVER}, timeout_s=300, grace_s=0.1),
+            watch=jumps,
+            expect={"run": Expected(status="timed_out", code="timeout")},
+        ),
+        Scenario(
+            name="cancel",
+            provider=provider,
+            since="commit.door.cancel:before",
+            act=cancelled_while_running(provider),
+            expect={"run": Expected(status="cancelled", code="cancelled")},
+        ),
+        Scenario(
+            name="cancel-in-acquire",
+            provider=provider,
+            since="commit.door.cancel:before",
+            act=one_run(provider),
+            watch=cancels_in_acquire,
+            expect={"run": NOTHING},
+        ),
+        Scenario(
+            name="reuse",
+            provider=provider,
+            since="provider.release:before",
+            act=reused(provider),
+            expect={"first": Expected(), "second": Expected()},
+            leases=frozenset({"expired"}),
+        ),
+        Scenario(
+            name="retain",
+            provider=provider,
+            since="provider.poll:before",
+            act=retained(provider),
+            expect={"run": Expected(status="failed", code="command_failed")},
+        ),
+        Scenario(
+            name="held",
+            provider=provider,
+            act=held(provider),
+            expect={"first": Expected(), "second": Expected()},
+        ),
+        Scenario(
+            name="output",
+            provider=provider,
+            since="provider.poll:before",
+            act=one_run(provider, command={"fill": BIG}),
+            expect={"run": Expected(stdout=(b"x" * BIG + b"one two\n",))},
+        ),
+    ]
+
+
+_FAKE: Final = [
+    Scenario(
+        name="lost",
+        provider="fake",
+        since="commit.record.execute:after",
+        act=one_run("fake", command={"seconds": 0.05}),
+        watch=loses_sandbox,
+        expect={
+            "run": Expected(status="failed", code="execution_lost", stdout=None, stderr=None)
+        },
+        leases=frozenset({"failed"}),
+    ),
+    Scenario(
+        name="lost-idempotent",
+        provider="fake",
+        since="commit.record.execute:after",
+        act=one_run("fake", command={"seconds": 0.05}, idempotent=True),
+        watch=loses_sandbox,
+        expect={"run": Expected(starts=(2, 2), stdout=None, stderr=None)},
+        leases=frozenset({"failed", "released"}),
+    ),
+    Scenario(
+        name="infra",
+        provider="fake",
+        act=one_run("fake", policy="reuse_by_environment"),
+        prepare=faults(
+            {"method": "validate", "fail": "provider_unavailable"},
+            {"method": "acquire", "fail": "provider_unavailable", "after_effect": True},
+            {"method": "start", "fail": "provider_unavailable", "after_effect": True},
+            {"method": "poll", "fail": "provider_unavailable"},
+            {"method": "release", "fail": "provider_unavailable", "after_effect": True},
+        ),
+        expect=ONE,
+        leases=frozenset({"idle"}),
+    ),
+    Scenario(
+        name="refused",
+        provider="fake",
+        since="provider.start:before",
+        act=one_run("fake", cwd="../../etc"),
+        expect={
+            "run": Expected(
+                status="failed", code="cwd_rejected", starts=(0, 0), stdout=(), stderr=()
+            )
+        },
+    ),
+    Scenario(
+        name="parked",
+        provider="fake",
+        since="provider.acquire:before",
+        act=parked,
+        prepare=faults({"method": "acquire", "fail": "provider_unavailable", "times": 40}),
+        expect={"run": NOTHING},
+        leases=frozenset({"failed"}),
+    ),
+    Scenario(
+        name="renew",
+        provider="fake",
+        act=one_run("fake", command={"seconds": 0.3}),
+        watch=jumps,
+        only=lambda point: "renew" in point or "fake:" in point,
+        expect=ONE,
+    ),
+    Scenario(
+        name="boot",
+        provider="fake",
+        act=one_run("fake"),
+        only=lambda point: "worker" in point,
+        boots=True,
+        expect=ONE,
+    ),
+]
+
+_LOCAL: Final = [
+    Scenario(
+        name="supervisor-killed",
+        provider="local",
+        since="provider.poll:before",
+        act=one_run("local", command={"seconds": FOREVER}),
+        watch=kills_supervisor,
+        expect={
+            "run": Expected(status="failed", code="execution_lost", stdout=None, stderr=None)
+        },
+        leases=frozenset({"released", "failed"}),
+    ),
+]
+
+_LEFT_OUT: Final = {
+    "local": {"retain", "two-commands", "cancel-in-acquire"},
+    "fake_plugin": {"retain", "two-commands", "cancel-in-acquire", "retry", "timeout", "cancel"}
+    | {"held", "output"},
+}
+"""Only what differs from `fake` is told again: the engine below is the same one."""
+
+SCENARIOS: Final = [
+    *_family("fake"),
+    *_FAKE,
+    *(
+        story
+        for provider in ("local", "fake_plugin")
+        for story in _family(provider)
+        if story.name not in _LEFT_OUT[provider]
+    ),
+    *_LOCAL,
+]

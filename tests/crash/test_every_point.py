@@ -1,0 +1,79 @@
+"""
+P1 to P6 and P9 under SIGKILL: a worker is killed at every point that a story passes.
+
+The points are not listed anywhere: a first telling without a kill writes them down. Then, for
+each of them, a worker of a fresh cell kills itself there and another one brings the story to
+its end. What only a recovery passes is killed as well, so a second worker dies on the way. In
+the end the source is asked for the names of all its points; one that no story reached fails
+the suite.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crash import points
+from crash.forks import Kill, until
+from crash.harness import Cells
+from crash.scenarios import SCENARIOS, Scenario
+from crash.sweep import tell
+
+
+@pytest.fixture(scope="session")
+def reached(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Return the directory in which each story leaves the points that it reached."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    path = shared / "reached"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.id for scenario in SCENARIOS])
+def test_a_worker_killed_at_any_point_changes_nothing(
+    cells: Cells, scenario: Scenario, reached: Path
+) -> None:
+    names: set[str] = set()
+    try:
+        first = tell(cells, scenario)
+        names.update(first.points[0])
+        unseen: dict[str, Kill] = {}
+        for kill in first.kills(0, scenario):
+            told = tell(cells, scenario, kill)
+            for point in told.points[-1]:
+                if point not in names and scenario.only(point):
+                    unseen.setdefault(point, kill)
+        for point, kill in unseen.items():
+            names.add(point)
+            tell(cells, scenario, kill, Kill(point, 1))
+    finally:
+        (reached / f"{scenario.id}.json").write_text(json.dumps(sorted(names)))
+
+
+def test_no_point_of_the_source_is_out_of_reach(
+    request: pytest.FixtureRequest, reached: Path
+) -> None:
+    asked = {
+        story.id
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "scenario" in item.fixturenames
+        if isinstance(story := item.callspec.params["scenario"], Scenario)
+    }
+    if asked != {scenario.id for scenario in SCENARIOS}:
+        pytest.skip("not all stories are told in this session")
+
+    def told() -> bool:
+        return {path.stem for path in reached.glob("*.json")} >= asked
+
+    until(told, "every story was told", within_s=110)
+    names = {name for path in reached.glob("*.json") for name in json.loads(path.read_text())}
+    wanted = points.of_source()
+    assert not (missed := points.unreached(wanted, names)), (
+        "no story reaches these points; tell one, or say why not in points.ELSEWHERE: "
+        + ", ".join(sorted(missed))
+    )
+    assert not (stale := points.stale_exceptions(wanted, names)), (
+        f"these exceptions are not needed any more: {', '.join(sorted(stale))}"
+    )

@@ -1,0 +1,139 @@
+"""What the database refuses by itself, whatever the code above it does."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from leasehold.store.database import Database, Tx
+from leasehold.store.tables import METADATA
+from store.rows import (
+    insert_execution,
+    insert_held,
+    insert_lease,
+    insert_run,
+    insert_worker,
+)
+
+CHECKS: dict[str, Callable[[Tx], object]] = {
+    "runstatus_known": lambda tx: insert_run(tx, status="dreaming"),
+    "step_known": lambda tx: insert_run(tx, step="dream"),
+    "endkind_known": lambda tx: insert_run(tx, end_requested="boredom"),
+    "run_finished": lambda tx: insert_run(tx, finished_at=1),
+    "run_over_rests": lambda tx: insert_run(tx, status="failed", due_at=1),
+    "run_claim_or_due": lambda tx: insert_run(tx, claimed_by="w", due_at=1),
+    "run_never_forgotten": lambda tx: insert_run(tx, claimed_by=None, due_at=None),
+    "run_parked_free": lambda tx: insert_run(tx, status="parked", lease_id="l"),
+    "run_step": lambda tx: insert_run(tx, step=None),
+    "leasestatus_known": lambda tx: insert_lease(tx, status="misplaced"),
+    "leasepolicy_known": lambda tx: insert_lease(tx, status="idle", policy="hoard"),
+    "cleanupstatus_known": lambda tx: insert_lease(tx, status="idle", cleanup_status="?"),
+    "lease_finished": lambda tx: insert_lease(tx, status="idle", finished_at=1),
+    "lease_over_rests": lambda tx: insert_lease(tx, status="expired", claimed_by="w"),
+    "lease_mode": lambda tx: insert_lease(tx, status="releasing", mode=None),
+    "lease_never_forgotten": lambda tx: insert_lease(tx, status="releasing", due_at=None),
+    "lease_held": lambda tx: insert_lease(tx, status="active", run_id=None),
+    "lease_ends": lambda tx: insert_lease(tx, status="retained", timer_at=None),
+    "executionstatus_known": lambda tx: insert_execution(
+        tx, insert_run(tx), lease_id="l", status="stuck", ended_at=None
+    ),
+    "execution_ended": lambda tx: insert_execution(
+        tx, insert_run(tx), lease_id="l", ended_at=1
+    ),
+    "workerstatus_known": lambda tx: insert_worker(tx, status="asleep"),
+    "worker_gone": lambda tx: insert_worker(tx, status="gone"),
+    "sessionstatus_known": lambda tx: (
+        insert_worker(tx),
+        tx.run("UPDATE sessions SET status = 'tired', ended_at = 1"),
+    ),
+    "session_end": lambda tx: (
+        insert_worker(tx),
+        tx.run("UPDATE sessions SET status = 'expired'"),
+    ),
+    "environmentstatus_known": lambda tx: tx.run(
+        "INSERT INTO environments (id, tenant_id, name, status, provider, spec, created_at,"
+        " updated_at) VALUES ('e', 'default', 'e', 'lost', 'fake', '{}', 1, 1)"
+    ),
+}
+"""One row for each CHECK, which nothing but that CHECK refuses."""
+
+
+def test_every_check_has_a_row_that_it_refuses() -> None:
+    there = {
+        str(constraint.name)
+        for table in METADATA.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+    }
+    assert set(CHECKS) == there
+
+
+def test_every_check_refuses_its_row(database: Database) -> None:
+    for name, bad in CHECKS.items():
+        with pytest.raises(IntegrityError, match=name), database.write("test") as tx:
+            bad(tx)
+            pytest.fail(f"accepted: {name}")
+
+
+def test_a_row_of_an_unknown_tenant_is_refused(database: Database) -> None:
+    for insert in (insert_run, insert_lease):
+        with pytest.raises(IntegrityError), database.write("test") as tx:
+            insert(tx, tenant_id="nobody", status="failed")
+
+
+def test_every_unique_index_holds(database: Database) -> None:
+    def same_key(tx: Tx) -> None:
+        insert_run(tx, status="failed", idempotency_key="k")
+        insert_run(tx, idempotency_key="k")
+
+    def two_runs_on_a_lease(tx: Tx) -> None:
+        _, lease = insert_held(tx)
+        insert_run(tx, lease=lease)
+
+    def two_leases_on_a_sandbox(tx: Tx) -> None:
+        insert_lease(tx, status="idle", sandbox_id="s")
+        insert_lease(tx, status="releasing", sandbox_id="s")
+
+    def two_leases_of_a_run(tx: Tx) -> None:
+        insert_lease(tx, run_id="r")
+        insert_lease(tx, status="acquiring", run_id="r")
+
+    def two_open_executions(tx: Tx) -> None:
+        run = insert_run(tx)
+        insert_execution(tx, run, lease_id="l")
+        insert_execution(tx, run, lease_id="l", status="starting", number=2)
+
+    def a_number_twice(tx: Tx) -> None:
+        run = insert_run(tx)
+        insert_execution(tx, run, lease_id="l", status="lost")
+        insert_execution(tx, run, lease_id="l", id="other")
+
+    def overlapping_output(tx: Tx) -> None:
+        piece = (
+            "INSERT INTO output_chunks (execution_id, stream, start, data)"
+            " VALUES ('x', 'stdout', 0, :data)"
+        )
+        tx.run(piece, data=b"a")
+        tx.run(piece, data=b"b")
+
+    for bad in (
+        same_key,
+        two_runs_on_a_lease,
+        two_leases_on_a_sandbox,
+        two_leases_of_a_run,
+        two_open_executions,
+        a_number_twice,
+        overlapping_output,
+    ):
+        with pytest.raises(IntegrityError), database.write("test") as tx:
+            bad(tx)
+            pytest.fail(f"accepted: {bad.__name__}")
+
+
+def test_what_partial_indexes_leave_out_may_repeat(database: Database) -> None:
+    with database.write("test") as tx:
+        for _ in range(2):
+            insert_run(tx, idempotency_key=None)
+            insert_lease(tx, status="released", sandbox_id="s")
+        insert_lease(tx, status="idle", sandbox_id="s")

@@ -1,0 +1,104 @@
+"""Files and trees go into a sandbox of a `ShellProvider`, and come back."""
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leasehold.provider import ConfigRejectedError, ReleaseMode
+from supervised import Bench, budget
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.whole.release(bench.target, fence=10**18, mode=ReleaseMode.DESTROY, budget=budget())
+    bench.assert_quiet()
+
+
+def _put(
+    bench: Bench, path: str, data: bytes, *, tree: bool = False, mode: int = 0o644
+) -> None:
+    source = io.BytesIO(data)
+    bench.whole.put(bench.target, path, source, fence=1, tree=tree, mode=mode, budget=budget())
+
+
+def _get(bench: Bench, path: str, *, tree: bool = False) -> bytes:
+    return b"".join(bench.whole.get(bench.target, path, tree=tree, budget=budget()))
+
+
+@pytest.mark.parametrize("name", ["plain", "a b/c'd/\n$x", "ü/☃", "-rf", "deep/er/and/deeper"])
+def test_a_file_comes_back_as_it_went(bench: Bench, name: str) -> None:
+    data = os.urandom(5_000_000)
+    _put(bench, name, data, mode=0o750)
+    assert _get(bench, name) == data
+    assert stat.S_IMODE((bench.path / "work" / name).stat().st_mode) == 0o750
+    assert not list(bench.control.glob("spool-*"))
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "out/x", "link", ""])
+def test_no_path_leaves_the_root(bench: Bench, path: str) -> None:
+    work = bench.path / "work"
+    (work / "out").symlink_to(bench.root)
+    (work / "link").symlink_to("/etc/hostname")
+    if path != "link":
+        with pytest.raises(ConfigRejectedError):
+            _put(bench, path, b"x")
+    with pytest.raises(ConfigRejectedError):
+        _get(bench, path)
+    assert not (bench.root / "x").exists()
+    assert not list(bench.control.glob("spool-*"))
+
+
+def _tree(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def _member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mode = kind, link, 0o755
+    return member
+
+
+def test_a_tree_comes_back_with_modes_and_links(bench: Bench) -> None:
+    sent = _tree(
+        (_member("bin/run"), b"#!/bin/sh\n"),
+        (_member("python", kind=tarfile.SYMTYPE, link="/usr/bin/python3"), b""),
+        (_member("odd \n'name"), b"x"),
+    )
+    _put(bench, "tree", sent, tree=True)
+    with tarfile.open(fileobj=io.BytesIO(_get(bench, "tree", tree=True))) as tar:
+        names = {member.name.removeprefix("./"): member for member in tar}
+    assert names["bin/run"].mode == 0o755
+    assert names["python"].linkname == "/usr/bin/python3"
+    assert "odd \n'name" in names
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [(_member("../x"), b"x")],
+        [(_member("/x"), b"x")],
+        [(_member("out", kind=tarfile.SYMTYPE, link="/tmp"), b""), (_member("out/x"), b"x")],
+        [(_member("hard", kind=tarfile.LNKTYPE, link="../../x"), b"")],
+        [(_member("pipe", kind=tarfile.FIFOTYPE), b"")],
+    ],
+)
+def test_a_tree_that_leads_outside_is_refused(
+    bench: Bench, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    with pytest.raises(ConfigRejectedError):
+        _put(bench, "", _tree(*members), tree=True)
+    with pytest.raises(ConfigRejectedError, match="not a tar"):
+        _put(bench, "", b"no tar at all", tree=True)
+    assert list((bench.path / "work").iterdir()) == []

@@ -1,0 +1,14 @@
+"""Host processes in private directories: the provider that needs nothing but Linux."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leasehold.provider import Provider
+
+
+def make(settings: Mapping[str, Any]) -> "Provider":
+    """Build the plugin from ``root``, ``deployment`` and ``host_id``."""
+    from leasehold_local.provider import from_settings
+
+    return from_settings(settings)

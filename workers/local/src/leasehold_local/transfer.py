@@ -1,0 +1,194 @@
+"""
+Files into and out of a sandbox. Paths count from `work`; nothing outside of it is reached.
+
+A path is resolved first (a link that leads out is refused) and then walked directory by
+directory without following links, so a directory that is swapped for a link in between is
+refused too. A file is written aside, on the same file system, and renamed: whoever reads it
+sees the old or the new one. A tree is unpacked member by member; if we die in between, the
+same `put` again mends it.
+"""
+
+import contextlib
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from leasehold.provider import Budget, ConfigRejectedError, effect
+
+from leasehold_local.layout import disk
+
+_CHUNK: Final = 256 * 1024
+_BLOCK: Final = 512
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _parts(sandbox: str, path: str) -> tuple[str, list[str]]:
+    """Return the real root and the components below it."""
+    if not path or "\0" in path:
+        raise ConfigRejectedError("a path cannot be empty or hold NUL")
+    root = os.path.realpath(f"{sandbox}/work")
+    folder, leaf = os.path.split(os.path.join(root, path).rstrip("/"))
+    if leaf in {"", ".", ".."}:
+        folder, leaf = os.path.join(folder, leaf), ""
+    real = os.path.realpath(folder)
+    inside = real == root or real.startswith(f"{root}/")
+    if ".." in path.split("/") or not inside:
+        if os.path.join(folder, leaf).rstrip("/") == root:
+            return root, []
+        raise ConfigRejectedError(f"{path!r} leads out of the sandbox")
+    below = [part for part in real[len(root) :].split("/") if part]
+    return root, [*below, leaf] if leaf else below
+
+
+@contextlib.contextmanager
+def _directory(root: str, parts: list[str], *, make: bool) -> Iterator[int]:
+    """Open the directory at `parts` without following a link; make what is missing if asked."""
+    handle = os.open(root, _DIRECTORY)
+    try:
+        for part in parts:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=handle)
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=handle)
+            except (NotADirectoryError, FileNotFoundError) as error:
+                raise ConfigRejectedError(f"no directory {'/'.join(parts)!r}") from error
+            except OSError as error:
+                text = f"{'/'.join(parts)!r} leads through a link"
+                raise ConfigRejectedError(text) from error
+            os.close(handle)
+            handle = below
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def write(sandbox: str, path: str, source: BinaryIO, mode: int, budget: Budget) -> None:
+    """Write one file, at once."""
+    root, parts = _parts(sandbox, path)
+    if not parts:
+        raise ConfigRejectedError(f"{path!r} is a directory")
+    aside = f"{sandbox}/ctl/spool/{os.urandom(8).hex()}"
+    with disk(f"writing {path!r}", sandbox):
+        try:
+            with effect("local:put_aside"), open(aside, "xb") as file:
+                while data := source.read(_CHUNK):
+                    budget.check()
+                    file.write(data)
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            with _directory(root, parts[:-1], make=True) as folder:
+                if _is_directory(folder, parts[-1]):
+                    raise ConfigRejectedError(f"{path!r} is a directory")
+                with effect("local:put"):
+                    os.rename(aside, parts[-1], dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+
+
+def _is_directory(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def unpack(sandbox: str, path: str, source: BinaryIO, budget: Budget) -> None:
+    """Unpack a tar stream below `path`; a member that would leave it refuses the whole."""
+    root, parts = _parts(sandbox, path)
+    with disk(f"unpacking below {path!r}", sandbox), effect("local:unpack"):
+        with _directory(root, parts, make=True):
+            target = os.path.join(root, *parts)
+        try:
+            with tarfile.open(fileobj=source, mode="r|*") as tar:
+                for member in tar:
+                    budget.check()
+                    if member.name.startswith("/"):
+                        text = f"the tar stream is refused: {member.name!r} is absolute"
+                        raise ConfigRejectedError(text)
+                    tar.extract(member, target, filter=_kept)
+        except tarfile.TarError as error:
+            raise ConfigRejectedError(f"the tar stream is refused: {error}") from error
+
+
+def _kept(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
+    """Let a member through that stays inside, with its own mode (the filter changes modes)."""
+    checked = tarfile.data_filter(member, target)
+    ours = stat.S_IRWXU if member.isdir() else stat.S_IRUSR | stat.S_IWUSR
+    return checked and checked.replace(mode=(member.mode & 0o777) | ours, deep=False)
+
+
+def read(sandbox: str, path: str, budget: Budget) -> Iterator[bytes]:
+    """Read one file; the errors of opening it come at once, not with the first chunk."""
+    root, parts = _parts(sandbox, path)
+    real = os.path.realpath(os.path.join(root, *parts))
+    if not real.startswith(f"{root}/"):
+        raise ConfigRejectedError(f"{path!r} leads out of the sandbox")
+    names = real[len(root) + 1 :].split("/")
+    with disk(f"reading {path!r}", sandbox), _directory(root, names[:-1], make=False) as folder:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            handle = os.open(names[-1], flags, dir_fd=folder)
+        except FileNotFoundError as error:
+            raise ConfigRejectedError(f"no file {path!r}") from error
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise ConfigRejectedError(f"{path!r} is no file")
+    return _chunks(handle, budget)
+
+
+def _chunks(handle: int, budget: Budget) -> Iterator[bytes]:
+    with open(handle, "rb") as file:
+        while data := file.read(_CHUNK):
+            budget.check()
+            yield data
+
+
+def pack(sandbox: str, path: str, budget: Budget) -> Iterator[bytes]:
+    """Return a tar stream of what is below `path`; links are kept as links."""
+    root, parts = _parts(sandbox, path)
+    with disk(f"packing {path!r}", sandbox), _directory(root, parts, make=False):
+        top = os.path.join(root, *parts)
+    return _tar(top, budget)
+
+
+def _tar(top: str, budget: Budget) -> Iterator[bytes]:
+    for folder, folders, files in os.walk(top):
+        folders.sort()
+        for name in sorted((*folders, *files)):
+            budget.check()
+            yield from _member(top, os.path.join(folder, name))
+    yield bytes(2 * _BLOCK)
+
+
+def _member(top: str, full: str) -> Iterator[bytes]:
+    """Yield one member; what vanished or is neither file, directory nor link is left out."""
+    try:
+        seen = os.lstat(full)
+    except FileNotFoundError:
+        return
+    info = tarfile.TarInfo(os.path.relpath(full, top))
+    info.mode, info.mtime = stat.S_IMODE(seen.st_mode), int(seen.st_mtime)
+    if stat.S_ISDIR(seen.st_mode):
+        info.type = tarfile.DIRTYPE
+        yield _head(info)
+    elif stat.S_ISLNK(seen.st_mode):
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(full)
+        yield _head(info)
+    elif stat.S_ISREG(seen.st_mode):
+        with open(full, "rb") as file:
+            info.size = os.fstat(file.fileno()).st_size
+            yield _head(info)
+            left = info.size
+            while left > 0:
+                # A file that shrinks meanwhile is filled up, else the stream would be broken.
+                data = file.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+                left -= len(data)
+                yield data
+        yield bytes(-info.size % _BLOCK)
+
+
+def _head(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
