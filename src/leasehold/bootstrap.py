@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import psutil
 
+from leasehold import log
 from leasehold import settings as knobs
 from leasehold.domain.timers import Timers
 from leasehold.errors import BadInputError
@@ -25,6 +26,8 @@ from leasehold.provider.registry import Registry
 from leasehold.settings import Settings
 from leasehold.store import environments, restored, schema
 from leasehold.store.database import Database
+from leasehold.vault import making
+from leasehold.vault.vault import Vault
 
 PER_GIB: Final = 64
 """Sandboxes that a GiB of a host's memory bears by default."""
@@ -64,6 +67,7 @@ class App:
     timers: Timers
     deployment: str
     epoch: int
+    vault: Vault
 
     def context(
         self,
@@ -86,6 +90,7 @@ class App:
             max_per_tenant=self.settings.max_per_tenant,
             max_queued=self.settings.max_queued,
             rng=parts.pop("rng", None) or random.Random(),  # noqa: S311  jitter
+            vault=self.vault,
             **parts,
         )
 
@@ -132,6 +137,7 @@ def build(
         timers=timers,
         deployment=deployment,
         epoch=epoch,
+        vault=making.make(settings, database, deployment=deployment, told=log.hide),
     )
 
 

@@ -12,6 +12,7 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     ├── BrokerUnavailableError       the broker did not answer
     ├── SchemaError                  the database is older or newer than the code
     ├── LostClaimError               our claim is gone: stop, write nothing
+    ├── SecretUnavailableError       a secret cannot be had; says why
     └── ProviderError                raised by plugins, judged by the executor
         ├── ConfigRejectedError      this config can never work
         ├── UnsupportedError         a capability that the provider does not have
@@ -109,6 +110,17 @@ class LostClaimError(LeaseholdError):
     code = "lost_claim"
 
 
+class SecretUnavailableError(LeaseholdError):
+    """A secret's value cannot be had here and now, or at all; names it, never its value."""
+
+    code = "secret_unavailable"
+    retryable = True
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 class ProviderError(LeaseholdError):
     """A plugin could not do what it was asked; `retryable` decides, not the class."""
 
@@ -203,6 +215,7 @@ RUN_CODES: dict[str, str] = {
     "environment_unavailable": "the environment is archived or gone",
     "unsupported": "the run needs a capability that the provider does not declare",
     "auth_failed": "the provider refused our credentials",
+    "secret_unavailable": "a secret that the run or its environment names cannot be had",
     "cwd_rejected": "the working directory is outside of the sandbox or missing",
     "lease_unavailable": "the lease that the run names has ended",
     "execution_lost": "the command may have run and its fate is unknown; it is not repeated",

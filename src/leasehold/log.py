@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 Logger: TypeAlias = structlog.stdlib.BoundLogger
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
 _TEXT_MAX: Final = 500
+_HIDE_FROM: Final = 4
 
 
 def get_logger(name: str) -> Logger:
@@ -39,6 +41,32 @@ class _Stderr:
         sys.stderr.flush()
 
 
+_hidden: list[tuple[str, ...]] = [()]
+"""Texts that no line shows: the values of secrets that are in this process's memory."""
+
+
+def hide(values: Sequence[str]) -> None:
+    """Let no line show these values from now on; the last call counts."""
+    texts = {part for value in values for part in (value, *value.splitlines())}
+    _hidden[0] = tuple(sorted((t for t in texts if len(t) >= _HIDE_FROM), key=len, reverse=True))
+
+
+def _without_secrets(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if _hidden[0]:
+        for name, value in line.items():
+            if not isinstance(value, int | float | None):
+                line[name] = _covered(value if isinstance(value, str) else repr(value))
+    return line
+
+
+def _covered(text: str) -> str:
+    for value in _hidden[0]:
+        text = text.replace(value, "***")
+    return text
+
+
 def configure(*, level: str = "INFO", as_json: bool = False) -> None:
     """Send every log line to stderr; once per process, at its door."""
     root = logging.getLogger()
@@ -57,6 +85,7 @@ def configure(*, level: str = "INFO", as_json: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _without_secrets,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),

@@ -90,6 +90,23 @@ class Settings(BaseSettings):
     """What `leasehold up` brokers with: `auto` (a server that a wheel or the machine has, else
     fakeredis) or `fakeredis` (pure Python)."""
 
+    secret_keys_file: Path | None = None
+    """Keys that encrypt secrets, one a line: the first encrypts, all decrypt. Default:
+    `secret-keys` in `home`, made by the first `leasehold secrets set` of an embedded stack."""
+
+    secret_sources: str = Field(
+        default="database",
+        pattern="^(database|environment|files)(,(database|environment|files))*$",
+    )
+    """Where a worker looks for a secret, in this order: `database,environment,files`."""
+
+    secret_env_prefix: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    """Of the variables that are secrets (source `environment`): prefix + name; other tenants
+    than `default`: prefix + tenant + `__` + name."""
+
+    secret_files_dir: Path | None = None
+    """Directory of the source `files`: `<tenant>/<name>` below it."""
+
     @field_validator("broker_url")
     @classmethod
     def _is_a_broker_of_ours(cls, url: SecretStr | None) -> SecretStr | None:
@@ -106,6 +123,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{(self.home / 'leasehold.db').absolute()}"
+
+    @property
+    def secret_keys_path(self) -> Path:
+        """Return the file of the keys that encrypt secrets, which may not exist yet."""
+        return (self.secret_keys_file or self.home / "secret-keys").absolute()
 
     @property
     def host_home(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs
+from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError, ConflictError
 
 group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
@@ -60,6 +60,12 @@ def list_(
     )
 
 
+def _as_refs(values: list[str] | None) -> list[str]:
+    """Return ``--set-secret`` options as ``--set`` takes them."""
+    named = pairs(values, option="--set-secret")
+    return [f"{path}={json.dumps({'secret': secret})}" for path, secret in named.items()]
+
+
 def config_of(values: list[str] | None, file: Path | None) -> dict[str, Any]:
     """
     Return a config from a JSON file and ``--set`` options, whose values may be JSON.
@@ -106,6 +112,14 @@ def create(
     env: Annotated[
         list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="For all its runs.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=NAME", help="A variable of all its runs that holds a secret."),
+    ] = None,
+    set_secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=NAME", help="A key of its config whose value is a secret."),
+    ] = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -132,8 +146,8 @@ def create(
         "name": name,
         "provider": provider,
         "description": description,
-        "config": config_of(set_, config),
-        "env": pairs(env, option="-e"),
+        "config": config_of([*(set_ or ()), *_as_refs(set_secret)], config),
+        "env": with_secrets(pairs(env, option="-e"), secret, option="--secret"),
         "policy": policy,
         "limits": {"max_concurrent": max_concurrent},
         "idle_ttl_s": idle_ttl,

@@ -22,6 +22,7 @@ from leasehold.cli import (
     reconcile_command,
     run_command,
     runs_commands,
+    secrets_commands,
     simulate_command,
     stack_commands,
 )
@@ -111,6 +112,7 @@ for part in (
     runs_commands,
     leases_commands,
     environment_commands,
+    secrets_commands,
     fleet_commands,
     insight_commands,
     stack_commands,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -46,6 +46,21 @@ def pairs(values: Iterable[str] | None, *, option: str) -> dict[str, str]:
             raise BadInputError(f"{option}: {name} is given twice", field=option)
         found[name] = text
     return found
+
+
+def with_secrets(
+    env: dict[str, str], values: Iterable[str] | None, *, option: str
+) -> dict[str, Any]:
+    """
+    Return variables with those of repeated ``K=NAME`` options, which refer to secrets.
+
+    Raises:
+        BadInputError: As `pairs`; or a variable is given both ways.
+    """
+    named = pairs(values, option=option)
+    if twice := sorted(set(env) & set(named)):
+        raise BadInputError(f"{option}: {twice[0]} is given with -e as well", field=option)
+    return {**env, **{name: {"secret": secret} for name, secret in named.items()}}
 
 
 def as_option(error: BadInputError, names: dict[str, str]) -> BadInputError:

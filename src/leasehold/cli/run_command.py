@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, Text
 import typer
 
 from leasehold.cli.codes import EPILOG, say
-from leasehold.cli.options import TENANT, AsJson, as_option, pairs
+from leasehold.cli.options import TENANT, AsJson, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ def run(
     env_vars: Annotated[
         list[str] | None, typer.Option("-e", metavar="K=V", help="An environment variable.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=NAME", help="A variable that holds a secret's value."),
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A label of the run.")
     ] = None,
@@ -118,7 +122,7 @@ def run(
         raise BadInputError("--env, --provider and --lease: give one of them")
     body = {
         "commands": [{"argv": command, "cwd": cwd, "stdin": read_stdin() if stdin else ""}],
-        "env": pairs(env_vars, option="-e"),
+        "env": with_secrets(pairs(env_vars, option="-e"), secret, option="--secret"),
         "timeout_s": timeout,
         "queue_timeout_s": queue_timeout,
         "start_timeout_s": start_timeout,

@@ -6,6 +6,7 @@ Every refusal is a `BadInputError` that names the field, what came and what is a
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic import ValidationError as PydanticError
 
 from leasehold.domain.lifecycle import LeasePolicy
+from leasehold.domain.secrets import NAME_PATTERN
 from leasehold.errors import BadInputError
 
 MAX_COMMANDS: Final = 100
@@ -57,6 +59,7 @@ Seconds = Annotated[
 Text = Annotated[str, BeforeValidator(_no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
 Name = Annotated[str, Field(pattern=_NAME)]
+SecretName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Spec(BaseModel):
@@ -65,12 +68,29 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SecretRef(Spec):
+    """The name of a secret; its value is put in this place by a worker, at use."""
+
+    secret: SecretName
+
+
+EnvValue = Text | SecretRef
+
+
+def plain_env(env: Mapping[str, str | SecretRef]) -> dict[str, Any]:
+    """Return variables as JSON, references as ``{"secret": NAME}``."""
+    return {
+        name: value.model_dump() if isinstance(value, SecretRef) else value
+        for name, value in env.items()
+    }
+
+
 class CommandSpec(Spec):
     """One command; `argv` is handed over as it is, no shell reads it."""
 
     argv: tuple[Text, ...] = Field(min_length=1)
     cwd: Text | None = None
-    env: dict[EnvName, Text] = Field(default_factory=dict)
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     stdin: str = Field(default="", max_length=MAX_STDIN_BYTES * 4 // 3 + 4)
     """Base64, since JSON holds no bytes."""
 
@@ -79,7 +99,7 @@ class RunSpec(Spec):
     """What one run is to do."""
 
     commands: tuple[CommandSpec, ...] = Field(min_length=1, max_length=MAX_COMMANDS)
-    env: dict[EnvName, Text] = Field(default_factory=dict)
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     timeout_s: Seconds | None = None
     """Of one execution; none by default."""
 
@@ -99,6 +119,16 @@ class RunSpec(Spec):
     workspace: Text | None = Field(default=None, max_length=1000, min_length=1)
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
+    def secret_names(self) -> set[str]:
+        """Return the secrets that its variables name."""
+        given = (self.env, *(command.env for command in self.commands))
+        return {
+            value.secret
+            for env in given
+            for value in env.values()
+            if isinstance(value, SecretRef)
+        }
+
 
 class EnvironmentLimits(Spec):
     max_concurrent: int | None = Field(default=None, ge=1, le=100_000)
@@ -112,7 +142,7 @@ class EnvironmentSpec(Spec):
     provider: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
     description: Text = Field(default="", max_length=2000)
     config: dict[str, Any] = Field(default_factory=dict)
-    env: dict[EnvName, Text] = Field(default_factory=dict)
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     policy: LeasePolicy = LeasePolicy.EPHEMERAL
     limits: EnvironmentLimits = EnvironmentLimits()
     idle_ttl_s: Seconds | None = None

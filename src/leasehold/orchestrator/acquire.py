@@ -26,7 +26,7 @@ from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import ReleaseMode, Sandbox, SandboxState
 from leasehold.seams import effect
-from leasehold.store import leases, moves
+from leasehold.store import leases, moves, secrets
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import insert_row
 from leasehold.store.sql import load
@@ -127,7 +127,7 @@ def insert_lease(
     tx: Tx, owner: Row, wanted: Wanted, *, run_id: str | None, fence: int = 1
 ) -> Row:
     """Write the intent: from here on a sandbox with this lease's id may exist."""
-    return insert_row(
+    lease = insert_row(
         tx,
         "leases",
         back="number",
@@ -152,6 +152,9 @@ def insert_lease(
             "created_at": owner["now_us"],
         },
     )
+    if pins := wanted.facts.get("secrets"):
+        secrets.name_in_lease(tx, lease["id"], tenant_id=lease["tenant_id"], pins=pins)
+    return lease
 
 
 def take_held(tx: Tx, context: Context, job: Job) -> Job | None:
@@ -207,6 +210,7 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
     lease, run = job.lease, job.run
     assert lease is not None
     provider = context.provider(lease["provider"])
+    config = job.config(context)
     budget = Budget(_time_left(context, job), cancelled=_cancelled(context, job))
     fence = job.sandbox_fence(context)
     try:
@@ -221,7 +225,7 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
         with effect("provider.acquire"):
             sandbox = provider.acquire(
                 job.ref(context),
-                job.config,
+                config,
                 known=load(lease["handle"]),
                 ttl=_sandbox_ttl(context, lease),
                 fence=fence,

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from leasehold.domain.lifecycle import ExecutionStatus, Step
+from leasehold.domain.redaction import Redactor
 from leasehold.errors import (
     LostClaimError,
     ProviderError,
     SandboxGoneError,
+    SecretUnavailableError,
     StoreUnavailableError,
 )
 from leasehold.log import get_logger
-from leasehold.orchestrator import heartbeat, looking
+from leasehold.orchestrator import heartbeat, looking, revealing
 from leasehold.orchestrator.chain import run_job
 from leasehold.orchestrator.claiming import abandon, job_of, surely
 from leasehold.orchestrator.jobs import Context, Job, Trouble, lease_ref, us
@@ -107,26 +109,50 @@ def _look(context: Context, rows: Sequence[Row]) -> dict[str, Polled]:
         by_provider[row["provider"]].append(row)
     seen: dict[str, Polled] = {}
     for key, group in by_provider.items():
-        items = [_item(context, row) for row in group]
-        try:
-            provider = context.provider(key)
-            with effect("provider.poll"):
-                answers = provider.poll(
-                    items, limit_bytes=LIMIT_BYTES, budget=Budget(POLL_BUDGET_S)
-                )
-            seen |= {answer.execution_id: answer for answer in answers}
-        except ProviderError as error:
-            seen |= {
-                i.execution_id: Polled(execution_id=i.execution_id, error=error) for i in items
-            }
-        except Exception as error:  # a plugin's fault is its items' alone
-            log.exception("beat.fault", provider=key)
-            trouble = ProviderError(f"{type(error).__name__}: {error}", retryable=True)
-            seen |= {
-                i.execution_id: Polled(execution_id=i.execution_id, error=trouble)
-                for i in items
-            }
+        items: list[tuple[PollItem, Redactor]] = []
+        for row in group:
+            try:
+                items.append((_item(context, row), _redactor(context, row)))
+            except SecretUnavailableError as error:
+                seen[row["execution_id"]] = _untold(row["execution_id"], error)
+        answers = _poll(context, key, items)
+        for (item, hider), answer in zip(items, answers, strict=True):
+            seen[item.execution_id] = revealing.masked(
+                item, answer, hider, limit_bytes=LIMIT_BYTES, over=None
+            )
     return seen
+
+
+def _poll(
+    context: Context, key: str, items: Sequence[tuple[PollItem, Redactor]]
+) -> Sequence[Polled]:
+    """Ask one provider; whatever it does, there is one answer for each item."""
+    asked = [revealing.with_context(item, hider) for item, hider in items]
+    if not asked:
+        return []
+    try:
+        provider = context.provider(key)
+        with effect("provider.poll"):
+            answers = provider.poll(
+                asked, limit_bytes=LIMIT_BYTES, budget=Budget(POLL_BUDGET_S)
+            )
+        by_id = {answer.execution_id: answer for answer in answers}
+        return [by_id[item.execution_id] for item in asked]
+    except ProviderError as error:
+        return [Polled(execution_id=item.execution_id, error=error) for item in asked]
+    except Exception as error:  # a plugin's fault is its items' alone
+        log.exception("beat.fault", provider=key)
+        return [_untold(item.execution_id, error) for item in asked]
+
+
+def _untold(execution_id: str, error: Exception) -> Polled:
+    trouble = ProviderError(f"{type(error).__name__}: {error}", retryable=True)
+    return Polled(execution_id=execution_id, error=trouble)
+
+
+def _redactor(context: Context, row: Row) -> Redactor:
+    pins = load(row["secrets"]), load(row["facts"]).get("secrets")
+    return revealing.redactor(context, row["tenant_id"], *pins)
 
 
 def _target(context: Context, row: Row) -> Target:
@@ -139,7 +165,7 @@ def _target(context: Context, row: Row) -> Target:
     return Target(
         lease=lease_ref(lease, deployment=context.deployment),
         handle=load(row["lease_handle"]) or {},
-        config=load(row["facts"]).get("config", {}),
+        config=revealing.config(context, row["tenant_id"], load(row["facts"])),
     )
 
 
@@ -254,13 +280,14 @@ def _renew(context: Context, rows: Sequence[Row]) -> None:
         ttl = heartbeat.time_to_live(context, row, least=context.timers.sandbox_ttl)
         fence = context.epoch << 40 | row["fence"]
         try:
+            target = _target(context, row)
             with effect("provider.renew"):
                 context.provider(row["provider"]).renew(
-                    _target(context, row), fence=fence, ttl=ttl, budget=Budget(POLL_BUDGET_S)
+                    target, fence=fence, ttl=ttl, budget=Budget(POLL_BUDGET_S)
                 )
             with context.database.write("beat.renewed") as tx:
                 heartbeat.renewed(tx, row, ttl_us=us(ttl), fence=row["fence"])
-        except ProviderError as error:
+        except (ProviderError, SecretUnavailableError) as error:
             log.warning("lease.renew_failed", lease=row["lease_id"], why=str(error))
         except StoreUnavailableError:
             raise

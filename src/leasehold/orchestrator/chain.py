@@ -31,6 +31,7 @@ from leasehold.orchestrator import (
     heartbeat,
     holding,
     release,
+    revealing,
     validate,
 )
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble
@@ -103,17 +104,18 @@ def _act(context: Context, job: Job) -> Any:
     """Do the step's effect; what nobody foresaw becomes a counted trouble, with its trace."""
     context.check_trust()
     try:
-        return _ACTS[job.step](context, job)
+        return revealing.hidden(context, job, _ACTS[job.step](context, job))
     except StaleFenceError as error:
         # SQL says that the row is ours, the sandbox knows a higher fence.
-        return Trouble(error.code, str(error))
+        trouble = Trouble(error.code, str(error))
     except LeaseholdError as error:
         if isinstance(error, LostClaimError | StoreUnavailableError):
             raise
-        return Trouble(error.code, str(error), permanent=not error.retryable)
+        trouble = Trouble(error.code, str(error), permanent=not error.retryable)
     except Exception as error:
         log.exception("step.fault", step=job.step, id=job.subject_id)
-        return Trouble("internal", f"{type(error).__name__}: {error}")
+        trouble = Trouble("internal", f"{type(error).__name__}: {error}")
+    return revealing.hidden(context, job, trouble)
 
 
 def _record(context: Context, job: Job, outcome: Any) -> Job | None:

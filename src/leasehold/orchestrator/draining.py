@@ -6,7 +6,7 @@ from typing import Any
 from leasehold.domain.lifecycle import EndKind
 from leasehold.errors import LeaseholdError
 from leasehold.log import get_logger
-from leasehold.orchestrator import ending, heartbeat
+from leasehold.orchestrator import ending, heartbeat, revealing
 from leasehold.orchestrator.jobs import EPOCH_SHIFT, SECOND_US, Context, lease_ref, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Target
@@ -30,13 +30,13 @@ def leave_running(context: Context, *, host_id: str) -> list[dict[str, Any]]:
     for row in rows:
         timeout_us = load(row["spec"]).get("timeout_s")
         ttl = heartbeat.time_to_live(context, row, least=context.timers.detached_ttl)
-        target = Target(
-            lease=lease_ref({**row, "id": row["lease_id"]}, deployment=context.deployment),
-            handle=load(row["lease_handle"]) or {},
-            config=load(row["facts"]).get("config", {}),
-        )
         fence = context.epoch << EPOCH_SHIFT | row["fence"]
         try:
+            target = Target(
+                lease=lease_ref({**row, "id": row["lease_id"]}, deployment=context.deployment),
+                handle=load(row["lease_handle"]) or {},
+                config=revealing.config(context, row["tenant_id"], load(row["facts"])),
+            )
             with effect("provider.renew"):
                 context.provider(row["provider"]).renew(
                     target, fence=fence, ttl=ttl, budget=Budget(_BUDGET_S)

@@ -8,16 +8,18 @@ which returns what is there. A new id is only made once the old one is proven ov
 """
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import EndKind, ExecutionStatus, RunStatus, Step
-from leasehold.domain.specs import RunSpec
+from leasehold.domain.secrets import filled
+from leasehold.domain.specs import RunSpec, plain_env
 from leasehold.errors import CapacityError, ProviderError, SandboxGoneError
 from leasehold.ids import RunId, execution_id
-from leasehold.orchestrator import ending, looking
+from leasehold.orchestrator import ending, looking, revealing
 from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Command, SettledState, Started, StartOutcome
@@ -67,6 +69,7 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
             "stderr_offset": 0,
             "stdout_dropped": 0,
             "stderr_dropped": 0,
+            "secrets": revealing.pin(tx, job, lease),
             "created_at": run["now_us"],
         },
     )
@@ -103,8 +106,10 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
     )
 
 
-def command_of(spec: RunSpec, index: int, environment_env: dict[str, str]) -> Command:
-    """Return the command as the provider gets it."""
+def command_of(
+    spec: RunSpec, index: int, environment_env: dict[str, Any], values: Mapping[str, str]
+) -> Command:
+    """Return the command as the provider gets it; `values` are those of its secrets."""
     one = spec.commands[index]
     timeout = None
     if spec.timeout_s is not None:
@@ -112,7 +117,7 @@ def command_of(spec: RunSpec, index: int, environment_env: dict[str, str]) -> Co
     return Command(
         argv=one.argv,
         cwd=one.cwd,
-        env={**environment_env, **spec.env, **one.env},
+        env=filled({**environment_env, **plain_env(spec.env), **plain_env(one.env)}, values),
         stdin=base64.b64decode(one.stdin),
         timeout=timeout,
         grace=timedelta(seconds=spec.grace_s),
@@ -133,7 +138,8 @@ def act(context: Context, job: Job) -> Started | Gone | Trouble:
     budget = Budget(context.timers.provider_call)
     target, fence = job.target(context), job.sandbox_fence(context)
     environment_env = load(lease["facts"]).get("environment_env", {})
-    command = command_of(job.spec, execution["command_index"], environment_env)
+    values = revealing.values(context, lease["tenant_id"], load(execution["secrets"]))
+    command = command_of(job.spec, execution["command_index"], environment_env, values)
     try:
         if job.taken_over:
             with effect("provider.seize"):

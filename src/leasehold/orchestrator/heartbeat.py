@@ -15,7 +15,7 @@ from typing import Final
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import ExecutionStatus, Step
 from leasehold.errors import ProviderError, SandboxGoneError
-from leasehold.orchestrator import ending, looking
+from leasehold.orchestrator import ending, looking, revealing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import (
@@ -90,7 +90,7 @@ def act(context: Context, job: Job) -> Looked | Gone | Trouble:
                     grace=grace,
                     budget=Budget(context.timers.provider_call + grace),
                 )
-        polled = _poll(context, job, item, budget)
+        polled = _poll(context, job, item, budget, verdict)
         if verdict is None and needs_proof(context, job, polled):
             if not job.taken_over:
                 with effect("provider.seize"):
@@ -103,7 +103,7 @@ def act(context: Context, job: Job) -> Looked | Gone | Trouble:
                     handle=item.handle,
                     budget=budget,
                 )
-            polled = _poll(context, job, item, budget)
+            polled = _poll(context, job, item, budget, verdict)
         return Looked(polled, verdict)
     except SandboxGoneError as error:
         return Gone(str(error))
@@ -111,14 +111,19 @@ def act(context: Context, job: Job) -> Looked | Gone | Trouble:
         return Trouble(error.code, str(error))
 
 
-def _poll(context: Context, job: Job, item: PollItem, budget: Budget) -> Polled:
+def _poll(
+    context: Context, job: Job, item: PollItem, budget: Budget, verdict: Settled | None
+) -> Polled:
+    """Look once; what it saw is as it may be stored, its secrets hidden."""
     assert job.lease is not None
     provider = context.provider(job.lease["provider"])
+    hider = revealing.redactor_of(context, job)
+    asked = revealing.with_context(item, hider)
     with effect("provider.poll"):
-        polled = provider.poll([item], limit_bytes=LIMIT_BYTES, budget=budget)[0]
+        polled = provider.poll([asked], limit_bytes=LIMIT_BYTES, budget=budget)[0]
     if polled.error is not None:
         raise polled.error
-    return polled
+    return revealing.masked(item, polled, hider, limit_bytes=LIMIT_BYTES, over=verdict)
 
 
 def needs_proof(context: Context, job: Job, polled: Polled) -> bool:

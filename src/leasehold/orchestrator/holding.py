@@ -14,12 +14,13 @@ from leasehold.domain.lifecycle import (
     RunStatus,
     Step,
 )
-from leasehold.domain.specs import EnvironmentSpec
+from leasehold.domain.secrets import names_in
+from leasehold.domain.specs import EnvironmentSpec, plain_env
 from leasehold.errors import BadInputError, ConflictError
 from leasehold.orchestrator import acquire, admission, leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
 from leasehold.provider.contract import ReleaseMode
-from leasehold.store import leases, moves, runs, slots
+from leasehold.store import leases, moves, runs, secrets, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
@@ -51,10 +52,15 @@ def create(
             "provider_version": version,
             "config": spec.config,
             "environment": spec.name,
-            "environment_env": spec.env,
+            "environment_env": plain_env(spec.env),
             "scope": None,
         },
     )
+    named = {*names_in(spec.config), *names_in(plain_env(spec.env))}
+    if named:
+        # What no row has may come from another source: its worker looks there.
+        there = secrets.current(tx, tenant_id=environment["tenant_id"], names=sorted(named))
+        wanted.facts["secrets"] = dict.fromkeys(sorted(named), 0) | there
     owner = {
         "tenant_id": environment["tenant_id"],
         "environment_id": environment["id"],

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from leasehold.domain.lifecycle import EndKind, Step
+from leasehold.domain.redaction import Redactor
+from leasehold.domain.secrets import Pins
 from leasehold.domain.pace import Pace
 from leasehold.domain.specs import RunSpec
 from leasehold.domain.timers import Timers
@@ -46,6 +48,24 @@ class Guard(Protocol):
         """Return why no new effect may be started, or None."""
 
 
+class FoundSecret(Protocol):
+    @property
+    def version(self) -> int: ...
+
+
+class Secrets(Protocol):
+    """What resolves secrets in this process (`leasehold.vault`)."""
+
+    def look_up(self, tenant_id: str, name: str, version: int = 0) -> FoundSecret:
+        """Return the version that there is now, or raise with the reason."""
+
+    def resolve(self, tenant_id: str, pins: Pins) -> dict[str, str]:
+        """Return the values, or raise with the reason."""
+
+    def redactor(self, tenant_id: str, pins: Pins) -> Redactor:
+        """Return what hides the values."""
+
+
 class Providers(Protocol):
     """The loaded plugins of this process."""
 
@@ -69,6 +89,7 @@ class Context:
     """Wake this host's clock: something became due."""
 
     providers: Providers | None = None
+    vault: Secrets | None = None
     guard: Guard | None = None
     queues: frozenset[str] = frozenset()
     sticky: bool = True
@@ -170,19 +191,20 @@ class Job:
         return lease_ref(self.lease, deployment=context.deployment)
 
     def target(self, context: Context) -> Target:
-        """Return the sandbox, from the lease's metadata alone."""
+        """Return the sandbox, from the lease's metadata alone; asks for its secrets."""
         assert self.lease is not None
         return Target(
             lease=self.ref(context),
             handle=load(self.lease["handle"]) or {},
-            config=self.config,
+            config=self.config(context),
         )
 
-    @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self, context: Context) -> Mapping[str, Any]:
+        """Return the lease's config with its secrets resolved; never in a transaction."""
+        from leasehold.orchestrator import revealing
+
         assert self.lease is not None
-        config: Mapping[str, Any] = load(self.lease["facts"]).get("config", {})
-        return config
+        return revealing.config(context, self.lease["tenant_id"], load(self.lease["facts"]))
 
 
 def lease_ref(lease: Row, *, deployment: str) -> LeaseRef:

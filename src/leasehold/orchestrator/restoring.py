@@ -9,13 +9,14 @@ fence, is repeated until it has, and a person decides what becomes of it. Nothin
 it is touched.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from leasehold.domain.lifecycle import LeasePolicy, LeaseStatus
+from leasehold.domain.secrets import names_in
 from leasehold.orchestrator import leasing
 from leasehold.orchestrator.jobs import EPOCH_SHIFT, Context
-from leasehold.provider.contract import Info, Owned, ReleaseMode
-from leasehold.store import leases, moves, restored
+from leasehold.provider.contract import Info, Json, Owned, ReleaseMode
+from leasehold.store import leases, moves, restored, secrets
 from leasehold.store.database import Tx
 from leasehold.store.runs import insert_row
 
@@ -37,13 +38,25 @@ def is_forgotten(one: Owned, *, epoch: int) -> bool:
     return epoch_of(one) < epoch
 
 
-def take_in(tx: Tx, context: Context, info: Info, one: Owned, *, host_id: str) -> bool:
+def take_in(
+    tx: Tx, context: Context, info: Info, one: Owned, *, config: Json, host_id: str
+) -> bool:
     """Make a lease for a forgotten sandbox and owe it `keep`; False if it has one by now."""
     if leases.find(tx, one.lease_id) is not None:
         return False
     bound = info.capabilities.host_bound
     queue = f"leasehold.host.{host_id}" if bound else f"leasehold.provider.{info.key}"
-    values = {
+    facts: dict[str, Any] = {
+        "v": 1,
+        "provider": info.key,
+        "provider_version": info.version,
+        "config": dict(config),
+        "environment": PLACE,
+        "scope": None,
+        "retained_ttl_s": KEPT_S,
+        "taken_in": {"number": one.lease_number, "fence": one.fence, "age_s": one.age_s},
+    }
+    values: dict[str, Any] = {
         "id": one.lease_id,
         "tenant_id": TENANT,
         "environment_id": PLACE,
@@ -59,22 +72,17 @@ def take_in(tx: Tx, context: Context, info: Info, one: Owned, *, host_id: str) -
         "cleanup_attempts": 0,
         "sandbox_id": one.sandbox_id or one.lease_id,
         "handle": dict(one.handle),
-        "facts": {
-            "v": 1,
-            "provider": info.key,
-            "provider_version": info.version,
-            "config": {},
-            "environment": PLACE,
-            "scope": None,
-            "retained_ttl_s": KEPT_S,
-            "taken_in": {"number": one.lease_number, "fence": one.fence, "age_s": one.age_s},
-        },
+        "facts": facts,
         "created_at": tx.now(),
         "due_at": tx.now(),
     }
     if (number := restored.free_number(tx, one.lease_number)) is not None:
         values["number"] = number
+    pins = secrets.current(tx, tenant_id=TENANT, names=sorted(set(names_in(config))))
+    if pins:
+        values["facts"] = {**facts, "secrets": pins}
     row = insert_row(tx, "leases", values)
+    secrets.name_in_lease(tx, row["id"], tenant_id=TENANT, pins=pins)
     restored.past_numbers(tx)
     moves.record(tx, "lease.acquiring", tenant_id=TENANT, lease_id=one.lease_id)
     what = leasing.Disposal(

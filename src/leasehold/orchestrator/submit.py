@@ -19,6 +19,7 @@ from leasehold.domain.lifecycle import (
     LeaseStatus,
     RunStatus,
 )
+from leasehold.domain.secrets import plain_at
 from leasehold.domain.specs import EnvironmentSpec, RunSpec
 from leasehold.errors import (
     BadInputError,
@@ -29,6 +30,7 @@ from leasehold.errors import (
 from leasehold.ids import new_id
 from leasehold.orchestrator import admission
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
+from leasehold.provider.secrets import SECRET_KEYWORD
 from leasehold.store import environments, hosts, leases, moves, runs, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import insert_later, insert_row
@@ -278,6 +280,12 @@ def check_config(schema: Any, config: Any) -> None:
     """
     from leasehold.provider.schema import check_schema
 
+    for path in plain_at(schema, config, keyword=SECRET_KEYWORD):
+        raise BadInputError(
+            f"config.{path}: is a secret: store it with `leasehold secrets set NAME` and write"
+            ' {"secret": "NAME"} here',
+            field=f"config.{path}",
+        )
     problems = check_schema(schema, config).problems
     if problems:
         first = problems[0]

@@ -21,15 +21,17 @@ of sweeps that followed each other without a failure: to count anew only makes i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
-from leasehold.errors import LostClaimError, ProviderError
+from leasehold.domain.secrets import names_in
+from leasehold.errors import LostClaimError, ProviderError, SecretUnavailableError
 from leasehold.log import get_logger
-from leasehold.orchestrator import leasing, restoring
+from leasehold.orchestrator import leasing, restoring, revealing
+from leasehold.orchestrator import listing as listings
 from leasehold.orchestrator.jobs import EPOCH_SHIFT, Context, lease_ref
 from leasehold.provider.budget import Budget
-from leasehold.provider.contract import Info, LeaseRef, Owned, Provider, ReleaseMode, Target
+from leasehold.provider.contract import Info, Json, LeaseRef, Owned, Provider, ReleaseMode, Target
 from leasehold.seams import effect
 from leasehold.store import leases, restored, sweeps
 from leasehold.store.database import Row
@@ -113,7 +115,6 @@ class Sweep:
             LostClaimError: The epoch was raised; this process is of the one before.
         """
         info = provider.describe()
-        budget = Budget(_BUDGET_S)
         # Until this one has come through, nothing was seen: sightings are of unbroken series.
         strays_seen = self._strays.pop(info.key, {})
         missing_seen = self._missing.pop(info.key, {})
@@ -122,7 +123,8 @@ class Sweep:
             before = {
                 row["id"] for row in sweeps.with_sandbox(tx, info.key, host_id=self.host_id)
             }
-        owned = list(provider.list_owned(context.deployment, config={}, budget=budget))
+        listing = listings.take(context, provider, budget_s=_BUDGET_S)
+        owned = listing.owned
         with context.database.read() as tx:
             epoch, alarm = restored.epoch(tx), restored.alarm(tx)
             foreign = restored.foreign(tx)
@@ -134,11 +136,15 @@ class Sweep:
         report = Report(listed=len(owned), alarm=alarm)
         found = self._sort(report, owned, rows, highest=highest, epoch=epoch)
         there = {one.lease_id for one in owned}
-        absent = {row["id"]: row for row in held if row["id"] in before - there}
+        absent = {
+            row["id"]: row
+            for row in held
+            if row["id"] in before - there and not listing.is_silent(row)
+        }
         report.absent = len(absent)
         missing = seen_twice(missing_seen, absent)
         report.missing = [row["id"] for row in missing]
-        stray = {_name(one): one for one in found.strays}
+        stray = {listings.name_of(one): one for one in found.strays}
         strays = seen_twice(strays_seen, stray)
         self._strays[info.key], self._missing[info.key] = strays_seen, missing_seen
         grace_s = context.timers.sweep_grace.total_seconds()
@@ -155,10 +161,12 @@ class Sweep:
         if report.alarm or dry_run:
             return report
         for one in found.forgotten:
-            self._take_in(context, info, one, report)
+            self._take_in(context, info, one, listing.config_of(one), report)
         for one in strays:
             if one.age_s >= grace_s:
-                self._destroy(context, provider, one, rows.get(one.lease_id), report)
+                row = rows.get(one.lease_id)
+                facts = load(row["facts"]) if row else {"config": listing.config_of(one)}
+                self._destroy(context, provider, one, row, facts, report)
         for row in missing:
             if row["status"] in _KEPT:
                 self._lose(context, row, report)
@@ -198,9 +206,13 @@ class Sweep:
         log.error("sweep.stopped", why=said)
         return said
 
-    def _take_in(self, context: Context, info: Info, one: Owned, report: Report) -> None:
+    def _take_in(
+        self, context: Context, info: Info, one: Owned, config: Json, report: Report
+    ) -> None:
         with context.database.write("sweep.take_in") as tx:
-            taken = restoring.take_in(tx, context, info, one, host_id=self.host_id)
+            taken = restoring.take_in(
+                tx, context, info, one, config=config, host_id=self.host_id
+            )
         if taken:
             report.taken_in.append(one.lease_id)
             log.warning("sweep.taken_in", lease=one.lease_id, sandbox=one.sandbox_id)
@@ -211,18 +223,20 @@ class Sweep:
         provider: Provider,
         one: Owned,
         row: Row | None,
+        facts: Mapping[str, Any],
         report: Report,
     ) -> None:
         context.check_trust()
         fence = max(
             one.fence or 0, (context.epoch << EPOCH_SHIFT) | (row or {}).get("fence", 0)
         )
-        target = Target(
-            lease=_ref(context, one, row),
-            handle=one.handle,
-            config=load(row["facts"]).get("config", {}) if row else {},
-        )
+        ref = _ref(context, one, row)
         try:
+            target = Target(
+                lease=ref,
+                handle=one.handle,
+                config=revealing.config(context, ref.tenant_id, _pinned(facts)),
+            )
             with effect("provider.sweep"):
                 provider.release(
                     target,
@@ -230,7 +244,7 @@ class Sweep:
                     mode=ReleaseMode.DESTROY,
                     budget=Budget(_BUDGET_S),
                 )
-        except ProviderError as error:
+        except (ProviderError, SecretUnavailableError) as error:
             log.warning("sweep.failed", lease=one.lease_id, why=str(error))
             return
         report.destroyed.append(one.lease_id)
@@ -256,8 +270,10 @@ def seen_twice(memory: dict[str, int], now: Mapping[str, T]) -> list[T]:
     return [one for name, one in now.items() if memory[name] >= SIGHTINGS]
 
 
-def _name(one: Owned) -> str:
-    return f"{one.lease_id} {one.sandbox_id} {one.handle.get('incarnation')}"
+def _pinned(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return facts whose secrets are those of now if the lease that named others is over."""
+    pins = dict.fromkeys(names_in(facts.get("config", {})), 0)
+    return {**facts, "secrets": pins}
 
 
 def _ref(context: Context, one: Owned, row: Row | None) -> LeaseRef:

@@ -16,7 +16,9 @@ from leasehold.domain.lifecycle import (
     RunStatus,
     Step,
 )
-from leasehold.domain.specs import EnvironmentSpec
+from leasehold.domain.secrets import Pins, names_in
+from leasehold.domain.specs import EnvironmentSpec, plain_env
+from leasehold.errors import SecretUnavailableError
 from leasehold.orchestrator import acquire, ending
 from leasehold.orchestrator.jobs import Context, Job, Trouble
 from leasehold.provider.budget import Budget
@@ -34,6 +36,8 @@ class Valid:
     spec: EnvironmentSpec
     config: Json
     version: str
+    secrets: Pins
+    """Versions of the secrets that the environment names."""
 
 
 def act(context: Context, job: Job) -> Valid | Trouble:
@@ -54,7 +58,27 @@ def act(context: Context, job: Job) -> Valid | Trouble:
         )
         return Trouble("config_rejected", text, permanent=True)
     info = provider.describe()
-    return Valid(environment, spec, result.config, info.version)
+    return Valid(environment, spec, result.config, info.version, _resolvable(context, job, spec))
+
+
+def _resolvable(context: Context, job: Job, spec: EnvironmentSpec) -> dict[str, int]:
+    """
+    Return the versions of the environment's secrets; those of the run must be there too.
+
+    Raises:
+        SecretUnavailableError: One of them cannot be had.
+    """
+    assert job.run is not None
+    named = {*names_in(spec.config), *names_in(plain_env(spec.env))}
+    tenant_id, of_run = job.run["tenant_id"], job.spec.secret_names()
+    if not named and not of_run:
+        return {}
+    if context.vault is None:
+        raise SecretUnavailableError("this process resolves no secrets")
+    found = {
+        name: context.vault.look_up(tenant_id, name).version for name in sorted(named | of_run)
+    }
+    return {name: found[name] for name in sorted(named)}
 
 
 def record(tx: Tx, context: Context, job: Job, outcome: Valid | Trouble) -> Job | None:
@@ -90,18 +114,20 @@ def wanted(job: Job, valid: Valid) -> "acquire.Wanted":
         "provider_version": valid.version,
         "config": dict(valid.config),
         "environment": valid.spec.name,
-        "environment_env": valid.spec.env,
+        "environment_env": plain_env(valid.spec.env),
         "workspace": workspace,
         "scope": scope,
         "idle_ttl_s": valid.spec.idle_ttl_s,
         "retained_ttl_s": valid.spec.retained_ttl_s,
     }
+    if valid.secrets:
+        facts["secrets"] = dict(valid.secrets)
     mark = fingerprint(
         tenant_id=run["tenant_id"],
         provider=valid.spec.provider,
         provider_version=valid.version,
         config=valid.config,
-        secret_versions={},
+        secret_versions=valid.secrets,
         scope=scope or "",
     )
     return acquire.Wanted(policy=policy, scope=scope, fingerprint=mark, facts=facts)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from leasehold import seams
 from leasehold.errors import LeaseholdError
 from leasehold.log import get_logger
+from leasehold.maintenance import pruner
 from leasehold.orchestrator.jobs import Context
 from leasehold.orchestrator.sweep import Report, Sweep
 from leasehold.provider.registry import Registry
@@ -93,6 +94,7 @@ class Sweeper:
     def _guarded(self) -> None:
         try:
             self.turn()
+            pruner.run_once(self._context)
         except LeaseholdError as error:
             log.warning("sweep.put_off", why=str(error))
         except Exception:

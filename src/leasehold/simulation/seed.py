@@ -161,6 +161,7 @@ class Deployment:
             timers=built.timers,
             deployment=built.deployment,
             epoch=built.epoch,
+            vault=built.vault,
             world=world,
         )
         rng = scheduler.rng

@@ -8,6 +8,9 @@ a ready string costs a quarter of that. So hot SQL is text with ``:name`` parame
     {now}      microseconds since the epoch on the database's clock, our offset included
     {skip}     FOR UPDATE SKIP LOCKED on PostgreSQL; nothing on SQLite (one writer)
     {lock}     FOR UPDATE on PostgreSQL; nothing on SQLite
+    {share}    FOR KEY SHARE on PostgreSQL; nothing on SQLite
+    {true} {false}  booleans
+    {spec_config} {facts_config}  the config in an environment's spec, in a lease's facts
     {idempotent}  whether the spec of the run ``r`` says so
 """
 
@@ -23,6 +26,11 @@ _MARKS: Final = {
         "now": "leasehold_now()",
         "skip": "FOR UPDATE SKIP LOCKED",
         "lock": "FOR UPDATE",
+        "share": "FOR KEY SHARE",
+        "spec_config": "spec->'config'",
+        "facts_config": "facts->'config'",
+        "true": "TRUE",
+        "false": "FALSE",
         "idempotent": "r.spec->>'idempotent' = 'true'",
     },
     "sqlite": {
@@ -30,6 +38,11 @@ _MARKS: Final = {
         " WHERE name = 'clock_offset_us'))",
         "skip": "",
         "lock": "",
+        "share": "",
+        "spec_config": "json_extract(spec, '$.config')",
+        "facts_config": "json_extract(facts, '$.config')",
+        "true": "1",
+        "false": "0",
         "idempotent": "json_extract(r.spec, '$.idempotent')",
     },
 }

@@ -6,6 +6,7 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import dump, load
 
 _WANTED: Final = "sweep_wanted"
+_RECENT: Final = 1000
 
 
 def ask(tx: Tx, *, dry_run: bool) -> int:
@@ -90,10 +91,28 @@ def away(tx: Tx) -> list[Row]:
     )
 
 
+def configs(tx: Tx, provider: str) -> list[Row]:
+    """
+    Return the configs with which sandboxes of a provider may have been made, with tenants.
+
+    Those of its environments, of its live leases, and of the `_RECENT` newest leases: what
+    was left behind by one that is over and whose environment is gone is still found.
+    """
+    return tx.all(
+        "SELECT tenant_id, {spec_config} AS config FROM environments WHERE provider = :provider"
+        " UNION SELECT tenant_id, {facts_config} AS config FROM leases"
+        " WHERE provider = :provider AND (status IN ('acquiring', 'active', 'idle',"
+        " 'retained', 'releasing') OR number > (SELECT COALESCE(MAX(number), 0) FROM leases)"
+        " - :recent)",
+        provider=provider,
+        recent=_RECENT,
+    )
+
+
 def with_sandbox(tx: Tx, provider: str, *, host_id: str) -> list[Row]:
     """Return the leases that have a sandbox which this host must be able to list."""
     return tx.all(
-        "SELECT id, status, fence, sandbox_id FROM leases WHERE provider = :provider"
+        "SELECT id, status, fence, sandbox_id, facts FROM leases WHERE provider = :provider"
         " AND status IN ('active', 'idle', 'retained')"
         " AND (host_id IS NULL OR host_id = :host) ORDER BY id",
         provider=provider,

@@ -15,8 +15,10 @@ from sqlmodel import Field, SQLModel
 
 from leasehold.domain import lifecycle as life
 from leasehold.store.columns import among, json_field, known, micros, partial
+from leasehold.store.secret_tables import SECRET_TABLES
 
 METADATA: Final = SQLModel.metadata
+assert SECRET_TABLES, "made with the others"
 
 
 class Fact(SQLModel, table=True):
@@ -350,6 +352,8 @@ class Execution(SQLModel, table=True):
     created_at: int = micros(nullable=False)
     started_at: int | None = micros()
     ended_at: int | None = micros()
+    secrets: dict[str, Any] | None = json_field()
+    """Name → version of the secrets that its command was given; NULL: none."""
 
 
 class Event(SQLModel, table=True):

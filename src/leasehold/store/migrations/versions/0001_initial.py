@@ -1,4 +1,4 @@
-"""The first schema, on both databases; written by `leasehold.store.migrations.regenerate`."""
+"""The first schema, on both databases."""
 
 # ruff: noqa: E501 - conditions are kept on one line, as the database shows them
 from typing import Final

@@ -1,0 +1,154 @@
+"""``leasehold secrets``: values that only workers see, and only when they are used."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leasehold.cli.codes import say
+from leasehold.cli.options import TENANT, AsJson
+from leasehold.errors import BadInputError
+
+if TYPE_CHECKING:
+    from leasehold.cli.door import Door
+    from leasehold.vault.keys import Keys
+
+group = typer.Typer(
+    no_args_is_help=True, help="Values that only workers see, and only when they are used."
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, _ . -")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group, name="secrets")
+
+
+def _keys(door: "Door", *, make: bool) -> "Keys":
+    """
+    Return the keys of this deployment.
+
+    Raises:
+        BadInputError: There are none; says how to make them.
+    """
+    from leasehold.cli.footing import is_deployment
+    from leasehold.vault import keys
+
+    path = door.settings.secret_keys_path
+    if not path.exists():
+        if is_deployment(door.settings) or not make:
+            raise BadInputError(
+                f"{keys.SETTING}: there is no {path}; make it once with `(umask 077; leasehold"
+                " secrets new-key > FILE)`, and give the same file to every worker host",
+                field=keys.SETTING,
+            )
+        keys.make_file(path)
+        say(f"made {path}: whoever has it and the database can read the secrets")
+    return keys.Keys.load(path)
+
+
+@group.command("set")
+def set_(name: Name, *, as_json: AsJson = False) -> None:
+    """Store the value that comes on stdin (one newline at its end is left out)."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.domain.redaction import SHORTEST
+    from leasehold.domain.secrets import MAX_BYTES
+    from leasehold.vault import keeping
+
+    if sys.stdin.isatty():
+        import getpass
+
+        value = getpass.getpass(f"value of {name}: ")
+    else:
+        data = sys.stdin.buffer.read(MAX_BYTES + 2)
+        try:
+            value = data.decode().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise BadInputError("the value: must be UTF-8 text", field="stdin") from None
+    keeping.check(name, value)
+    with enter() as door:
+        keys = _keys(door, make=True)
+        version = door.write(
+            "secrets.set",
+            lambda tx: keeping.put(tx, keys, tenant_id=TENANT, name=name, value=value),
+            repeatable=False,
+        )
+    if len(value) < SHORTEST:
+        say(f"secret {name} has fewer than {SHORTEST} characters: output will not hide it")
+    if as_json:
+        output.emit({"name": name, "version": version})
+    else:
+        say(f"secret {name} is there, version {version}")
+
+
+@group.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List names and versions; no command shows a value."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.store import secrets, views
+
+    with enter() as door:
+        rows = door.read(lambda tx: secrets.page(tx, tenant_id=TENANT))
+    shapes = [
+        {
+            "name": row["name"],
+            "version": row["version"],
+            "leases": row["leases"],
+            "key": row["key_id"],
+            "created_at": views.iso(row["created_at"]),
+            "updated_at": views.iso(row["updated_at"]),
+        }
+        for row in rows
+    ]
+    if as_json:
+        output.emit(shapes)
+        return
+    output.table(
+        ("NAME", "VERSION", "LIVE LEASES", "KEY", "SET AT"),
+        [(s["name"], s["version"], s["leases"], s["key"], s["updated_at"]) for s in shapes],
+        empty="no secrets yet: `leasehold secrets set NAME` reads one from stdin",
+    )
+
+
+@group.command()
+def delete(name: Name, *, as_json: AsJson = False) -> None:
+    """Take a name away; live leases keep what they name of it until they are over."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.vault import keeping
+
+    with enter() as door:
+        door.write(
+            "secrets.delete",
+            lambda tx: keeping.delete(tx, tenant_id=TENANT, name=name),
+            repeatable=False,
+        )
+    if as_json:
+        output.emit({"name": name, "deleted": True})
+    else:
+        say(f"secret {name} is deleted")
+
+
+@group.command()
+def rotate(*, as_json: AsJson = False) -> None:
+    """Encrypt all values anew with the first key of the file."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.vault import keeping
+
+    with enter() as door:
+        keys = _keys(door, make=False)
+        count = keeping.rotate(door.app.database, keys)
+    if as_json:
+        output.emit({"key": keys.first, "encrypted_anew": count})
+    else:
+        say(f"{count} values encrypted anew; all are under key {keys.first} now")
+
+
+@group.command("new-key")
+def new_key() -> None:
+    """Write a fresh key to stdout: a line for the file of keys, put before the others."""
+    from leasehold.vault import keys
+
+    typer.echo(keys.new_key())

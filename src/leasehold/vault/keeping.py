@@ -1,0 +1,93 @@
+"""
+Setting, deleting and encrypting anew: what people do with secrets, in one transaction each.
+
+A new value is a new version; the old one stays for as long as a live lease names it. Idle
+sandboxes made from the old one match no more, and are released when the next run comes.
+"""
+
+from typing import Final
+
+from leasehold.domain.secrets import MAX_BYTES, NAME_PATTERN
+from leasehold.errors import BadInputError
+from leasehold.store import moves, secrets
+from leasehold.store.database import Database, Tx
+from leasehold.vault.keys import Keys
+
+_BATCH: Final = 100
+
+
+def check(name: str, value: str) -> None:
+    """
+    Refuse a name or a value that cannot be kept.
+
+    Raises:
+        BadInputError: Says what is allowed, and never what came.
+    """
+    import re
+
+    if not re.match(NAME_PATTERN, name):
+        raise BadInputError(
+            "NAME: must begin with a letter or digit and hold up to 100 letters, digits and _.-",
+            field="NAME",
+        )
+    size = len(value.encode(errors="surrogateescape"))
+    if not size:
+        raise BadInputError("the value: is empty; it is read from stdin", field="stdin")
+    if size > MAX_BYTES:
+        raise BadInputError(f"the value: has {size} bytes; at most {MAX_BYTES}", field="stdin")
+    if "\0" in value:
+        raise BadInputError("the value: must not hold a NUL character", field="stdin")
+
+
+def put(tx: Tx, keys: Keys, *, tenant_id: str, name: str, value: str) -> int:
+    """Store a value under a name; return its version."""
+    check(name, value)
+    version = secrets.put(tx, tenant_id=tenant_id, name=name)
+    sealed = keys.seal(value, tenant_id=tenant_id, name=name, version=version)
+    secrets.insert_version(
+        tx,
+        tenant_id=tenant_id,
+        name=name,
+        version=version,
+        key_id=keys.first,
+        ciphertext=sealed,
+    )
+    moves.record(tx, ("secret.set", {"secret": name, "version": version}), tenant_id=tenant_id)
+    secrets.prune(tx)
+    return version
+
+
+def delete(tx: Tx, *, tenant_id: str, name: str) -> None:
+    """
+    Take a name away; live leases go on with what they name of it.
+
+    Raises:
+        NotFoundError: There is no such secret; says which there are.
+    """
+    secrets.delete(tx, tenant_id=tenant_id, name=name)
+    moves.record(tx, ("secret.deleted", {"secret": name}), tenant_id=tenant_id)
+    secrets.prune(tx)
+
+
+def rotate(database: Database, keys: Keys) -> int:
+    """
+    Encrypt everything anew with the first key; return how many values.
+
+    Killed in between: what is done is done, and the next call goes on. Both keys must stay in
+    the file until it has come through.
+
+    Raises:
+        SecretUnavailableError: A value was encrypted with a key that is not in the file.
+    """
+    done = 0
+    while True:
+        with database.read() as tx:
+            rows = secrets.not_under(tx, keys.first, limit=_BATCH)
+        if not rows:
+            return done
+        with database.write("secrets.rotate") as tx:
+            for row in rows:
+                subject = {name: row[name] for name in ("tenant_id", "name", "version")}
+                value = keys.open(row["ciphertext"], **subject)
+                sealed = keys.seal(value, **subject)
+                done += secrets.encrypt_anew(tx, row, key_id=keys.first, ciphertext=sealed)
