@@ -56,6 +56,7 @@ from leasehold.provider.contract import (
     Validation,
 )
 from leasehold.provider.schema import check_schema
+from leasehold.provider.secrets import SECRET_KEYWORD, secret_field
 from leasehold.provider.shell import SAFE_PATH, RunResult, ShellProvider, run_here
 from leasehold.provider.supervisor import Place
 from leasehold.seams import effect, point
@@ -65,6 +66,7 @@ __all__ = [
     "HANDLE_MAX_BYTES",
     "OUTPUT_CAP_BYTES",
     "SAFE_PATH",
+    "SECRET_KEYWORD",
     "Acquired",
     "AuthFailedError",
     "Budget",
@@ -121,4 +123,5 @@ __all__ = [
     "effect",
     "point",
     "run_here",
+    "secret_field",
 ]
