@@ -10,7 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class App:
     timers: Timers
     deployment: str
     epoch: int
-    vault: Vault
+    vault: Vault = field(default_factory=lambda: Vault({}))
 
     def context(
         self,

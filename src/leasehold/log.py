@@ -48,7 +48,9 @@ _hidden: list[tuple[str, ...]] = [()]
 def hide(values: Sequence[str]) -> None:
     """Let no line show these values from now on; the last call counts."""
     texts = {part for value in values for part in (value, *value.splitlines())}
-    _hidden[0] = tuple(sorted((t for t in texts if len(t) >= _HIDE_FROM), key=len, reverse=True))
+    _hidden[0] = tuple(
+        sorted((t for t in texts if len(t) >= _HIDE_FROM), key=len, reverse=True)
+    )
 
 
 def _without_secrets(

@@ -2,12 +2,12 @@
 Hiding the values of secrets in what sandboxes say: output, metadata, errors (P7).
 
 Output is stored at byte offsets, and whoever comes next goes on from the stored offset, in
-another process perhaps. So a value is replaced by as many asterisks as it has bytes, and nothing
-is remembered between two looks: each one reads again a *context*, the bytes before the stored
-offset that a value may have begun in, and *holds back* an end that may be the beginning of one
-(it is not stored, the offset stays before it). A byte is stored only once every value that
-could cover it has been seen whole or ruled out; a death between two looks changes nothing. Once
-no more can follow, the rest is stored as it is: it was no value.
+another process perhaps. So a value is replaced by as many asterisks as it has bytes, and
+nothing is remembered between two looks: each one reads again a *context*, the bytes before the
+stored offset that a value may have begun in, and *holds back* an end that may be the beginning
+of one (it is not stored, the offset stays before it). A byte is stored only once every value
+that could cover it has been seen whole or ruled out; a death between two looks changes nothing.
+Once no more can follow, the rest is stored as it is: it was no value.
 
 Looked for are the value, its lines (a key printed by `cat` may be cut by a terminal's words),
 its base64 in all three alignments, plain and URL-safe, its URL encodings, and its escapes in
@@ -35,8 +35,10 @@ def _base64(value: bytes) -> Iterator[bytes]:
         # The first characters hold bits of what stands before, the last of what comes after.
         begin = (0, 2, 3)[lead]
         end = len(padded) * 8 // 6
-        for text in (encoded[begin:end], encoded[begin:end].translate(_URL_SAFE)):
+        # What ends with the value ends in bits that are known, too.
+        for text in (encoded[begin:end], encoded[begin:].rstrip(b"=")):
             yield text
+            yield text.translate(_URL_SAFE)
 
 
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
@@ -45,6 +47,8 @@ _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 def needles_of(value: str) -> set[bytes]:
     """Return every form of a value that is looked for."""
     raw = value.encode(errors="surrogateescape")
+    if len(raw.strip()) < SHORTEST:
+        return set()
     forms = {raw, raw.strip()}
     forms.update(line.strip() for line in raw.splitlines() if len(line.strip()) >= _LINE)
     for form in (raw, raw.strip()):
@@ -103,7 +107,7 @@ class Redactor:
         return Redactor(tuple(sorted(both, key=lambda one: (-len(one), one))))
 
     def hide(self, data: bytes) -> bytes:
-        """Return the bytes with every value in them replaced by asterisks, one for each byte."""
+        """Return the bytes with every value in them covered, one asterisk for each byte."""
         spans = [
             (at, at + len(needle)) for needle in self.needles for at in _all_of(data, needle)
         ]

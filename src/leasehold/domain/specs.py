@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+)
 from pydantic import ValidationError as PydanticError
 
 from leasehold.domain.lifecycle import LeasePolicy
@@ -74,7 +82,16 @@ class SecretRef(Spec):
     secret: SecretName
 
 
-EnvValue = Text | SecretRef
+_TEXT, _REF = "(text)", "(reference)"
+
+
+def _kind_of(value: Any) -> str:
+    return _REF if isinstance(value, Mapping | SecretRef) else _TEXT
+
+
+EnvValue = Annotated[
+    Annotated[Text, Tag(_TEXT)] | Annotated[SecretRef, Tag(_REF)], Discriminator(_kind_of)
+]
 
 
 def plain_env(env: Mapping[str, str | SecretRef]) -> dict[str, Any]:
@@ -164,7 +181,8 @@ def parse(kind: type[SpecT], value: Any) -> SpecT:
         spec = kind.model_validate(value)
     except PydanticError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        path = [part for part in first["loc"] if part not in {_TEXT, _REF}]
+        field = ".".join(map(str, path)) or kind.__name__
         came = "nothing" if first["type"] == "missing" else type(first.get("input")).__name__
         message = first["msg"].removeprefix("Value error, ")
         text = f"{field}: {message} (got {came})"

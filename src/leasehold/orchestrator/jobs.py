@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from leasehold.domain.lifecycle import EndKind, Step
+from leasehold.domain.pace import Pace
 from leasehold.domain.redaction import Redactor
 from leasehold.domain.secrets import Pins
-from leasehold.domain.pace import Pace
 from leasehold.domain.specs import RunSpec
 from leasehold.domain.timers import Timers
 from leasehold.errors import LostClaimError

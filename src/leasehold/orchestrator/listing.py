@@ -1,10 +1,10 @@
 """
 What a provider has of ours, for the sweep: one listing, whatever has to be asked.
 
-A provider that is bound to its host finds everything there by itself. One that reaches other
-places (a machine behind ssh, a cloud) needs a config to know where to look and with which
-credentials: it is asked once for each config in use, and once for none. A place that does not
-answer proves nothing: its leases do not count as missing, and the others are swept all the same.
+Most providers find by themselves what they have. One that reaches other places (a machine
+behind ssh) may need a config to know where to look and with which credentials: it is asked
+once for each config in use, and once for none. A place that does not answer proves nothing:
+its leases do not count as missing, the others are swept all the same.
 """
 
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ def take(context: Context, provider: Provider, *, budget_s: float) -> Listing:
     info = provider.describe()
     listing = Listing()
     _ask(context, provider, listing, stored={}, config={}, budget_s=budget_s)
-    if info.capabilities.host_bound:
+    if not info.capabilities.lists_by_config:
         return listing
     with context.database.read() as tx:
         rows = sweeps.configs(tx, info.key)

@@ -181,7 +181,9 @@ def hidden(context: Context, job: Job, outcome: OutcomeT) -> OutcomeT:
         hider = None
     changes: dict[str, Any] = {}
     if isinstance(message, str):
-        known = outcome.code == SecretUnavailableError.code if hasattr(outcome, "code") else False
+        known = (
+            outcome.code == SecretUnavailableError.code if hasattr(outcome, "code") else False
+        )
         changes["message"] = hider.hide_text(message) if hider else message if known else UNSAID
     if isinstance(sandbox, Sandbox):
         said: Any = hider.hide_json(dict(sandbox.metadata)) if hider else {}

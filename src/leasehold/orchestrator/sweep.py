@@ -31,7 +31,15 @@ from leasehold.orchestrator import leasing, restoring, revealing
 from leasehold.orchestrator import listing as listings
 from leasehold.orchestrator.jobs import EPOCH_SHIFT, Context, lease_ref
 from leasehold.provider.budget import Budget
-from leasehold.provider.contract import Info, Json, LeaseRef, Owned, Provider, ReleaseMode, Target
+from leasehold.provider.contract import (
+    Info,
+    Json,
+    LeaseRef,
+    Owned,
+    Provider,
+    ReleaseMode,
+    Target,
+)
 from leasehold.seams import effect
 from leasehold.store import leases, restored, sweeps
 from leasehold.store.database import Row

@@ -58,7 +58,9 @@ def act(context: Context, job: Job) -> Valid | Trouble:
         )
         return Trouble("config_rejected", text, permanent=True)
     info = provider.describe()
-    return Valid(environment, spec, result.config, info.version, _resolvable(context, job, spec))
+    return Valid(
+        environment, spec, result.config, info.version, _resolvable(context, job, spec)
+    )
 
 
 def _resolvable(context: Context, job: Job, spec: EnvironmentSpec) -> dict[str, int]:

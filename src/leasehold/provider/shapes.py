@@ -87,6 +87,9 @@ class Capabilities:
     host_bound: bool = True
     """True: only workers of the host that made a sandbox reach it."""
 
+    lists_by_config: bool = False
+    """`list_owned` needs a config to know where to look: it is asked once for each in use."""
+
     files: bool = True
     """`put` and `get` work."""
 

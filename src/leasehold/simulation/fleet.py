@@ -50,7 +50,7 @@ class World:
     """Faults of ours that some code caught and logged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SimApp(App):
     """The parts of a process, with chance and plugins from the simulation."""
 

@@ -112,9 +112,7 @@ def find(tx: Tx, *, tenant_id: str, name: str, version: int) -> str | None:
     return None if text is None else str(text)
 
 
-def name_in_lease(
-    tx: Tx, lease_id: str, *, tenant_id: str, pins: Mapping[str, int]
-) -> None:
+def name_in_lease(tx: Tx, lease_id: str, *, tenant_id: str, pins: Mapping[str, int]) -> None:
     """
     Write down that a lease names these versions, so that they stay while it lives.
 
@@ -146,7 +144,7 @@ def name_in_lease(
 
 
 def prune(tx: Tx) -> int:
-    """Remove uses of leases that are over, then versions that nobody needs; count the latter."""
+    """Remove uses of leases that are over, then versions that nobody needs; count these."""
     tx.run(
         "DELETE FROM secret_uses WHERE NOT EXISTS (SELECT 1 FROM leases l"
         f" WHERE l.id = secret_uses.lease_id AND l.status NOT IN ({_OVER}))"

@@ -27,7 +27,7 @@ def check(name: str, value: str) -> None:
 
     if not re.match(NAME_PATTERN, name):
         raise BadInputError(
-            "NAME: must begin with a letter or digit and hold up to 100 letters, digits and _.-",
+            "NAME: must begin with a letter or digit and have up to 100 of those and _ . -",
             field="NAME",
         )
     size = len(value.encode(errors="surrogateescape"))

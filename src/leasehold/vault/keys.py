@@ -120,7 +120,7 @@ def new_key() -> str:
 
 
 def make_file(path: Path) -> None:
-    """Make a file with one fresh key, readable by us alone; one that is there stays as it is."""
+    """Make a file with one fresh key, readable by us alone; one that is there stays."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
