@@ -16,10 +16,13 @@ from crash.harness import Cell, Engine
 from leasehold.domain.lifecycle import LeaseStatus
 from leasehold.orchestrator import holding
 from leasehold.store import environments, leases
+from leasehold.store.database import Database
+from leasehold.vault import keeping, keys
 from leasehold_local import layout
 
 L = LeaseStatus
 FOREVER: Final = 1000
+SECRET: Final = "a-value-that-is-nobody's-business"
 
 
 def words(
@@ -65,6 +68,20 @@ def one_run(
         return engine.over("run") and engine.quiet()
 
     return act
+
+
+def keeps_secret(name: str) -> Callable[[Cell], None]:
+    """Put a secret into the cell's database, its key beside it."""
+
+    def prepare(cell: Cell) -> None:
+        path = cell.path / "secret-keys"
+        keys.make_file(path)
+        database = Database(cell.database_url)
+        with database.write("door.secret") as tx:
+            keeping.put(tx, keys.Keys.load(path), tenant_id="default", name=name, value=SECRET)
+        database.close()
+
+    return prepare
 
 
 def said(engine: Engine) -> bool:

@@ -11,11 +11,13 @@ from typing import Final
 
 from crash.acts import (
     FOREVER,
+    SECRET,
     cancelled_while_running,
     cancels_in_acquire,
     faults,
     held,
     jumps,
+    keeps_secret,
     kills_supervisor,
     loses_sandbox,
     one_run,
@@ -242,6 +244,19 @@ _FAKE: Final = [
 ]
 
 _LOCAL: Final = [
+    Scenario(
+        name="secret",
+        provider="local",
+        since="commit.record.acquire:before",
+        act=one_run(
+            "local",
+            command={"out": "one $TOKEN"},
+            env={"TOKEN": {"secret": "token"}},
+        ),
+        prepare=keeps_secret("token"),
+        # Whoever looks, and from wherever on: each byte of the value is covered.
+        expect={"run": Expected(stdout=(b"one " + b"*" * len(SECRET) + b"\n",))},
+    ),
     Scenario(
         name="supervisor-killed",
         provider="local",

@@ -19,8 +19,9 @@ from leasehold.cli.footing import is_deployment
 from leasehold.embedded import stack as stacks
 from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.settings import Settings
-from leasehold.store import hosts, restored, schema
+from leasehold.store import hosts, restored, schema, secrets
 from leasehold.store.database import Database
+from leasehold.vault import keys
 
 PYTHON_MIN: Final = (3, 11)
 _UP: Final = "`leasehold up` starts one"
@@ -148,7 +149,36 @@ def _database(found: Settings) -> Iterator[Finding]:
         if alarm is not None:
             mend = f"is this the database to go on with? Then `{restored.COMMAND}`"
             yield Finding("restored", "wrong", alarm, mend)
+        yield from _secrets(found, database)
         yield from _fleet(found, database)
+
+
+def _secrets(found: Settings, database: Database) -> Iterator[Finding]:
+    """Whether this process could read the secrets that there are."""
+    with database.read() as tx:
+        used = secrets.keys_in_use(tx)
+    path = found.secret_keys_path
+    if not used and not path.exists():
+        return
+    mend = f"give this machine the file of keys and name it in {keys.SETTING}"
+    if not path.exists():
+        words = f"{sum(used.values())} values are encrypted, and there is no {path}"
+        yield Finding("secrets", "wrong", words, mend)
+        return
+    try:
+        ring = keys.Keys.load(path)
+    except LeaseholdError as error:
+        yield Finding("secrets", "wrong", str(error), mend)
+        return
+    missing = sum(count for key, count in used.items() if key not in ring.ids)
+    old = sum(count for key, count in used.items() if key != ring.first) - missing
+    if missing:
+        yield Finding("secrets", "wrong", f"{missing} values have a key not in {path}", mend)
+    elif old:
+        words = f"{old} values are under an older key"
+        yield Finding("secrets", "note", words, "run `leasehold secrets rotate`")
+    else:
+        yield Finding("secrets", "ok", f"{sum(used.values())} values, key {ring.first}")
 
 
 def _fleet(found: Settings, database: Database) -> Iterator[Finding]:
