@@ -83,7 +83,7 @@ def test_keys_are_rotated_and_the_doctor_says_where_it_stands(keyring: Path) -> 
     put("door")
 
     def finding() -> str:
-        rows = call("doctor", "--json").json()
+        rows = call("doctor", "--json").json()["checks"]
         return next(f"{r['state']}: {r['summary']}" for r in rows if r["name"] == "secrets")
 
     assert finding().startswith("ok: 1 values")
