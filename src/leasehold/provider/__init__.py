@@ -1,5 +1,6 @@
 """Everything a plugin author needs, and all that a plugin may import of ours."""
 
+from leasehold.domain.variables import refusal as variable_refusal
 from leasehold.errors import (
     AuthFailedError,
     CapacityError,
@@ -121,4 +122,5 @@ __all__ = [
     "effect",
     "point",
     "run_here",
+    "variable_refusal",
 ]
