@@ -165,7 +165,7 @@ def _spec_in(annotation: Any) -> type[Spec] | None:
 
 
 def _check_variables(spec: Spec) -> None:
-    """Refuse what no provider would take; not in the fields, so that stored rows stay readable."""
+    """Refuse what no provider takes; not in the fields, so that stored rows stay readable."""
     given: dict[str, dict[str, str]] = {}
     if isinstance(spec, RunSpec | EnvironmentSpec):
         given["env"] = spec.env
