@@ -87,6 +87,12 @@ class Capabilities:
     host_bound: bool = True
     """True: only workers of the host that made a sandbox reach it."""
 
+    supervisor_in_reach: bool = False
+    """
+    True: a command could find its supervisor's directory or processes, and so forge its own
+    exit, since they are in the sandbox with it. Without isolation they always are.
+    """
+
     files: bool = True
     """`put` and `get` work."""
 
