@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
+from leasehold.domain import variables
 from leasehold.domain.lifecycle import LeasePolicy
 from leasehold.domain.secrets import NAME_PATTERN
 from leasehold.errors import BadInputError
@@ -191,6 +192,7 @@ def parse(kind: type[SpecT], value: Any) -> SpecT:
             text = f"{field}: there is no such field; allowed here: {allowed}"
         raise BadInputError(text, field=field) from None
     _check_sizes(spec)
+    _check_variables(spec)
     return spec
 
 
@@ -208,6 +210,19 @@ def _spec_in(annotation: Any) -> type[Spec] | None:
         return next((found for item in inner if (found := _spec_in(item))), None)
     is_spec = isinstance(annotation, type) and issubclass(annotation, Spec)
     return annotation if is_spec else None
+
+
+def _check_variables(spec: Spec) -> None:
+    """Refuse what no provider takes; not in the fields, so that stored rows stay readable."""
+    given: dict[str, dict[str, str]] = {}
+    if isinstance(spec, RunSpec | EnvironmentSpec):
+        given["env"] = spec.env
+    if isinstance(spec, RunSpec):
+        given |= {f"commands.{at}.env": one.env for at, one in enumerate(spec.commands)}
+    for where, env in given.items():
+        if (refused := variables.first_refusal(env)) is not None:
+            field = f"{where}.{refused[0]}"
+            raise BadInputError(f"{field}: {refused[1]}", field=field)
 
 
 def _check_sizes(spec: Spec) -> None:

@@ -1,5 +1,6 @@
 """Everything a plugin author needs, and all that a plugin may import of ours."""
 
+from leasehold.domain.variables import refusal as variable_refusal
 from leasehold.errors import (
     AuthFailedError,
     CapacityError,
@@ -124,4 +125,5 @@ __all__ = [
     "point",
     "run_here",
     "secret_field",
+    "variable_refusal",
 ]

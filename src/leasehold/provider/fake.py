@@ -26,6 +26,7 @@ from leasehold.provider import fake_files
 from leasehold.provider.budget import Budget
 from leasehold.provider.fake_world import Meeting, World, load, publish
 from leasehold.provider.schema import check_schema
+from leasehold.provider.supervisor import check_command
 from leasehold.seams import effect
 
 VERSION: Final = "1"
@@ -229,6 +230,7 @@ class FakeProvider(c.Provider):
         budget: Budget,
     ) -> c.Started:
         with self._met("start"):
+            check_command(command)
             if not f"{normpath(join(_CWD, command.cwd or '.'))}/".startswith(f"{_CWD}/"):
                 raise ConfigRejectedError("cwd: is outside of the sandbox")
             box = self.world.open(target.lease.id, target.handle)

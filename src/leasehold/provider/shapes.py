@@ -90,6 +90,12 @@ class Capabilities:
     lists_by_config: bool = False
     """`list_owned` needs a config to know where to look: it is asked once for each in use."""
 
+    supervisor_in_reach: bool = False
+    """
+    True: a command could find its supervisor's directory or processes, and so forge its own
+    exit, since they are in the sandbox with it. Without isolation they always are.
+    """
+
     files: bool = True
     """`put` and `get` work."""
 

@@ -58,6 +58,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from leasehold.domain import variables
 from leasehold.errors import (
     ConfigRejectedError,
     ExecutionUnknownError,
@@ -82,9 +83,6 @@ _FILES: Final = ("supervisor.sh", "verbs.sh")
 _MARK: Final = re.compile(r"#@ (?P<name>\w+)$")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
-_SHELLS_OWN: Final = frozenset(
-    {"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +174,7 @@ def checked_id(execution_id: str) -> str:
 
 def check_command(command: Command) -> None:
     """
-    Refuse what no kernel or shell could take.
+    Refuse what no kernel or shell could take, and variables that would act on ours.
 
     Raises:
         ConfigRejectedError: Says which part and why; names variables, never their values.
@@ -185,8 +183,10 @@ def check_command(command: Command) -> None:
         raise ConfigRejectedError("the command is empty")
     if any("\0" in part for part in (*command.argv, command.cwd or "")):
         raise ConfigRejectedError("a command's arguments and directory cannot hold NUL")
+    if (refused := variables.first_refusal(command.env)) is not None:
+        raise ConfigRejectedError(refused[1])
     for name, value in command.env.items():
-        if not _NAME.match(name) or name in _SHELLS_OWN:
+        if not _NAME.match(name):
             raise ConfigRejectedError(f"{name!r} is not the name of an environment variable")
         if "\0" in value:
             raise ConfigRejectedError(f"the value of {name} holds NUL")

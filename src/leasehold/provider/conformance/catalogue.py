@@ -39,6 +39,7 @@ AREAS: Final = (
     "lifetime",
     "ownership",
     "limits",
+    "isolation",
 )
 """Each is a module beside this one."""
 
@@ -70,10 +71,6 @@ def watch(_harness: Harness, info: Info) -> str | None:
     return None if info.capabilities.watch else "watch is not declared"
 
 
-def host_bound(_harness: Harness, info: Info) -> str | None:
-    return None if info.capabilities.host_bound else "its processes are not on this host"
-
-
 def no_network(_harness: Harness, info: Info) -> str | None:
     declared = info.capabilities.network == {Network.NONE}
     return None if declared else "a network is declared"
@@ -82,6 +79,21 @@ def no_network(_harness: Harness, info: Info) -> str | None:
 def no_root_of_its_own(_harness: Harness, info: Info) -> str | None:
     plain = info.capabilities.isolation is Isolation.NONE
     return None if plain else "its whole file system is the sandbox's"
+
+
+def isolated(_harness: Harness, info: Info) -> str | None:
+    plain = info.capabilities.isolation is Isolation.NONE
+    return "no isolation is declared: one trust domain with its host" if plain else None
+
+
+def no_kernel_of_its_own(_harness: Harness, info: Info) -> str | None:
+    own = info.capabilities.isolation is Isolation.VM
+    return "the kernel is the sandbox's own" if own else None
+
+
+def supervisor_out_of_reach(_harness: Harness, info: Info) -> str | None:
+    reached = info.capabilities.supervisor_in_reach
+    return "the supervisor is declared to be in the command's reach" if reached else None
 
 
 def without(need: Need) -> Need:

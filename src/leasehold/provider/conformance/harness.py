@@ -93,6 +93,9 @@ class Harness:
     leaks: Callable[[], Sequence[str]] = field(default=lambda: ())
     """Say what is left on this host after every destroy: directories, processes."""
 
+    shown: Callable[[], Sequence[str]] = field(default=lambda: ())
+    """Return what the engine shows to its users now: inspect, labels, events, logs."""
+
     posix_commands: bool = True
     """False: the sandbox has only the words of `fake`; checks of real commands are left out."""
 
@@ -195,17 +198,14 @@ class Case:
 
     def owned(self) -> list[Owned]:
         """Return what is listed for our lease."""
-        return [one for one in self.owned_by(self.lease.deployment) if self._is_ours(one)]
+        listed = self.owned_by(self.lease.deployment)
+        return [one for one in listed if one.lease_id == self.lease.id]
 
     def owned_by(self, deployment: str) -> list[Owned]:
-        return list(
-            self.provider.list_owned(
-                deployment, config=self.harness.config, budget=self.budget()
-            )
+        found = self.provider.list_owned(
+            deployment, config=self.harness.config, budget=self.budget()
         )
-
-    def _is_ours(self, owned: Owned) -> bool:
-        return owned.lease_id == self.lease.id
+        return list(found)
 
     def start(self, execution_id: str, command: Command) -> Started:
         return self.provider.start(

@@ -22,6 +22,7 @@ from leasehold.provider import (
     Problem,
     Suspend,
     Validation,
+    variable_refusal,
 )
 
 from leasehold_local.cgroups import Limit
@@ -136,7 +137,10 @@ def _check_env(env: object) -> list[Problem]:
         return [Problem(path="env", code="type", message="must be an object of strings")]
     problems = []
     for name, value in env.items():
-        if not isinstance(name, str) or not _VARIABLE.match(name):
+        refused = variable_refusal(str(name))
+        if refused is not None:
+            problems.append(Problem(path=f"env.{name}", code="refused", message=refused))
+        elif not isinstance(name, str) or not _VARIABLE.match(name):
             text = f"{name!r} is not the name of an environment variable"
             problems.append(Problem(path="env", code="name", message=text))
         elif not isinstance(value, str) or "\0" in value:
