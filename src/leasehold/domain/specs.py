@@ -57,6 +57,7 @@ Seconds = Annotated[
 Text = Annotated[str, BeforeValidator(_no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
 Name = Annotated[str, Field(pattern=_NAME)]
+Requires = dict[Name, Annotated[Text, Field(max_length=255)]]
 
 
 class Spec(BaseModel):
@@ -96,6 +97,9 @@ class RunSpec(Spec):
     """9 first."""
 
     labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
+    requires: Requires = Field(default_factory=dict, max_length=64)
+    """Labels that the host must have, beside those that the environment requires."""
+
     workspace: Text | None = Field(default=None, max_length=1000, min_length=1)
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
@@ -115,6 +119,9 @@ class EnvironmentSpec(Spec):
     env: dict[EnvName, Text] = Field(default_factory=dict)
     policy: LeasePolicy = LeasePolicy.EPHEMERAL
     limits: EnvironmentLimits = EnvironmentLimits()
+    requires: Requires = Field(default_factory=dict, max_length=64)
+    """Labels that a host must have to make sandboxes of it."""
+
     idle_ttl_s: Seconds | None = None
     retained_ttl_s: Seconds | None = None
 
