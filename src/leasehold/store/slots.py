@@ -82,7 +82,8 @@ def for_reuse(
     row = tx.one(
         "SELECT (SELECT count(*) FROM leases WHERE status = 'idle' AND scope = :scope"
         f" AND held_until IS NULL AND {there}) AS idle,"
-        f" (SELECT count(*) FROM runs WHERE {_COMING} AND environment_id = :e) AS coming",
+        f" (SELECT count(*) FROM runs WHERE {_COMING} AND environment_id = :e AND {there})"
+        " AS coming",
         e=environment_id,
         scope=scope,
         **params,
