@@ -102,6 +102,7 @@ class _Alone:
             host_name=bootstrap.host_name(),
             capacity=bootstrap.host_capacity(self.settings),
             pid=os.getpid(),
+            labels=self.settings.host_labels,
         )
         worker_process.enlist(self.runtime)
         queues = self.runtime.advertise()

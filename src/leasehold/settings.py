@@ -1,6 +1,7 @@
 """Every knob of a process, read once from the environment (``LEASEHOLD_*``) at its door."""
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,8 @@ from leasehold.errors import BadInputError
 
 PREFIX: Final = "LEASEHOLD_"
 BROKER_SCHEMES: Final = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
+LABEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+LABEL_CHARS: Final = 255
 _NOT_OURS: Final = frozenset(
     {"API_URL", "API_TOKEN", "RUN_ID", "TOKEN", "TEST_POSTGRES_URL", "TEST_REDIS_URL"}
     | {"REQUIRE_SERVICES"}
@@ -49,6 +52,10 @@ class Settings(BaseSettings):
 
     host_capacity: int | None = Field(default=None, ge=1)
     """Sandboxes on this host at once; default: what its memory bears (64 a GiB)."""
+
+    host_labels: dict[str, str] = Field(default_factory=dict, max_length=64)
+    """What environments and runs may require of this host (`--require`), as a JSON object:
+    ``{"gpu": "1"}``; read when its agent starts."""
 
     max_concurrent: int | None = Field(default=None, ge=1)
     """Sandboxes in the whole deployment at once."""
@@ -116,6 +123,17 @@ class Settings(BaseSettings):
                 allowed = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
                 raise ValueError(f"no such kind of broker; it begins with one of {allowed}")
         return url
+
+    @field_validator("host_labels")
+    @classmethod
+    def _are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, value in labels.items():
+            if not LABEL_NAME.fullmatch(name) or len(value) > LABEL_CHARS or "\0" in value:
+                raise ValueError(
+                    f"{name!r}: a label's name is of letters, digits and . _ : - (at most 100),"
+                    f" its value of at most {LABEL_CHARS} characters"
+                )
+        return labels
 
     @property
     def database_address(self) -> str:

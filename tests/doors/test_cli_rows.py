@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_that_names_the_option(
 def test_a_run_without_a_command_is_wrong_usage() -> None:
     said = call("run")
     assert said.code == 2
-    assert "Missing argument" in said.err
+    assert "nothing to run; give one of them: a command after `--`" in said.err
 
 
 def test_stdin_of_two_megabytes_is_taken_and_five_are_refused(database: Database) -> None:

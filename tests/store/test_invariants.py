@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from leasehold.domain.lifecycle import LEASE_MOVES, RUN_MOVES
+from leasehold.ids import new_id
 from leasehold.store import invariants, moves
 from leasehold.store.database import Database, Tx
 from store.rows import (
@@ -153,6 +154,15 @@ def finished_and_not_destroyed(tx: Tx) -> None:
 def finished_and_due(tx: Tx) -> None:
     without_check(tx, "leases", "lease_over_rests")
     insert_lease(tx, status="failed", due_at=tx.now())
+
+
+@breaks("a retained lease that a run looks into stays what it is, or is lost")
+def retained_and_given_back(tx: Tx) -> None:
+    run_id = new_id()
+    lease = insert_lease(tx, run_id=run_id, retained_until=tx.now())
+    insert_run(tx, id=run_id, lease=lease, step="execute")
+    assert not invariants.check(tx), "a run may look into it"
+    insert_lease(tx, status="releasing", mode="destroy", final="released", retained_until=1)
 
 
 @breaks("a held lease belongs to a running run that names it")

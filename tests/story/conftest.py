@@ -54,12 +54,18 @@ class House:
         self.registry = Registry({"fake": make({"root": str(root)})})
         self.worker = self.hire()
 
-    def hire(self, host: str = "host-1") -> Context:
-        """Start a worker on a host; return what it works with."""
+    def hire(
+        self,
+        host: str = "host-1",
+        *,
+        labels: dict[str, str] | None = None,
+        **advert: Any,
+    ) -> Context:
+        """Start a worker on a host, whose agent says this of it; return what it works with."""
         name = f"worker-{next(self._ids)}"
         provider = self.registry.require("fake")
         with self.database.write("test") as tx:
-            hosts.upsert_host(tx, host, name=host, capacity=1000)
+            hosts.upsert_host(tx, host, name=host, capacity=1000, labels=labels)
             hosts.start_session(tx, f"session-{name}", host_id=host, pid=1)
             hosts.add_worker(
                 tx,
@@ -74,7 +80,7 @@ class House:
                 },
             )
             health = provider.probe({}, budget=Budget(1.0))
-            hosts.advertise(tx, host, advertised(provider.describe(), health))
+            hosts.advertise(tx, host, advertised(provider.describe(), health) | advert)
             hosts.worker_ready(tx, name, queues=["leasehold.provider.fake"])
         return self.app.context(
             publish=self.publish, worker_id=name, providers=self.registry, nudge=lambda: None

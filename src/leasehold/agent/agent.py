@@ -83,6 +83,7 @@ class Agent:
                 host_name=bootstrap.host_name(),
                 capacity=bootstrap.host_capacity(self.settings),
                 pid=os.getpid(),
+                labels=self.settings.host_labels,
             )
         except StoreUnavailableError as error:
             beacon.remove()

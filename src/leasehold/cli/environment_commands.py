@@ -16,6 +16,7 @@ _FIELDS: Final = {
     "retained_ttl_s": "--retained-ttl",
     "limits.max_concurrent": "--max-concurrent",
     "policy": "--policy",
+    "requires": "--require",
     "provider": "--provider",
     "name": "NAME",
     "env": "-e",
@@ -129,6 +130,10 @@ def create(
     max_concurrent: Annotated[
         int | None, typer.Option(help="Sandboxes of it at once; no limit by default.")
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=V", help="A label that its hosts must have; repeat it."),
+    ] = None,
     idle_ttl: Annotated[str | None, typer.Option(help="Of an idle lease, e.g. 10m.")] = None,
     retained_ttl: Annotated[str | None, typer.Option(help="Of a retained one.")] = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
@@ -150,6 +155,7 @@ def create(
         "env": with_secrets(pairs(env, option="-e"), secret, option="--secret"),
         "policy": policy,
         "limits": {"max_concurrent": max_concurrent},
+        "requires": pairs(require, option="--require"),
         "idle_ttl_s": idle_ttl,
         "retained_ttl_s": retained_ttl,
     }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from leasehold.domain.lifecycle import LEASE_ENDS, RUN_ENDS, LeaseStatus, RunStatus
 from leasehold.errors import RUN_CODES
-from leasehold.orchestrator import admission
+from leasehold.orchestrator import admission, placing
 from leasehold.orchestrator.jobs import Context
 from leasehold.store import hosts, leases, moves, restored, slots, views
 from leasehold.store.database import Row, Tx
@@ -106,7 +106,11 @@ def _queued(tx: Tx, context: Context, row: Row) -> Explanation:
             until,
             ahead=ahead,
         )
-    changes = "a slot becomes free" if " of " in why else _NOBODY
+    changes = _NOBODY
+    if isinstance(why, placing.Nowhere):
+        changes = "a host with such labels starts: `leasehold worker --label K=V` there"
+    elif " of " in why:
+        changes = "a slot becomes free"
     if row["wanted_lease_id"]:
         changes = "the run that uses the lease ends"
     return _of_run(row, why, changes, until, ahead=ahead, priority=row["priority"])
@@ -214,7 +218,7 @@ def _lease_words(tx: Tx, row: Row, status: LeaseStatus) -> tuple[str, str, int |
         case LeaseStatus.RETAINED:
             return (
                 "kept for a person",
-                "`leasehold leases destroy`, or its end",
+                "`leasehold exec` looks into it; `leasehold leases destroy`, or its end",
                 row["timer_at"],
             )
         case _ if row["held_until"]:

@@ -130,6 +130,7 @@ def list_workers(
     """List worker processes."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
+    from leasehold.domain import placement
     from leasehold.store import hosts, views
 
     with enter() as door:
@@ -151,7 +152,7 @@ def list_workers(
         output.emit(shapes)
         return
     output.table(
-        ("ID", "HOST", "PID", "KIND", "STATUS", "PROVIDERS", "AGE"),
+        ("ID", "HOST", "PID", "KIND", "STATUS", "PROVIDERS", "LABELS", "AGE"),
         [
             (
                 output.short(s["id"]),
@@ -160,6 +161,7 @@ def list_workers(
                 s["kind"],
                 s["status"],
                 s["providers"],
+                placement.words(s["labels"]),
                 output.age(s["started_at"], now_us=now_us),
             )
             for s in shapes
@@ -203,6 +205,7 @@ def list_hosts(*, as_json: AsJson = False) -> None:
     """List hosts, alive or not."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
+    from leasehold.domain import placement
     from leasehold.store import hosts, views
 
     with enter() as door:
@@ -212,7 +215,7 @@ def list_hosts(*, as_json: AsJson = False) -> None:
         output.emit(shapes)
         return
     output.table(
-        ("ID", "NAME", "LIVE", "DRAINING", "LEASES", "CAPACITY", "SEEN"),
+        ("ID", "NAME", "LIVE", "DRAINING", "LEASES", "CAPACITY", "LABELS", "SEEN"),
         [
             (
                 output.short(s["id"]),
@@ -221,6 +224,7 @@ def list_hosts(*, as_json: AsJson = False) -> None:
                 s["draining"],
                 s["leases"],
                 s["capacity"],
+                placement.words(s["labels"]),
                 "now" if s["live"] else output.age(s["alive_at"], now_us=now_us),
             )
             for s in shapes

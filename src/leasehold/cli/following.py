@@ -38,6 +38,7 @@ class Piece:
     """New output of one execution, at its byte offset."""
 
     execution: str
+    command: int
     stream: str
     offset: int
     data: bytes
@@ -63,9 +64,16 @@ class Follower:
     """One look after the other at one run; `turn` returns False when all was shown."""
 
     def __init__(
-        self, door: Door, run_id: str, *, sink: Sink | None, live: bool = True
+        self,
+        door: Door,
+        run_id: str,
+        *,
+        sink: Sink | None,
+        live: bool = True,
+        command: int | None = None,
     ) -> None:
         self._door, self.run_id = door, run_id
+        self._command = command
         self._sink = sink
         self._live = live
         self._first = 0
@@ -109,7 +117,8 @@ class Follower:
         first = self._first
         for row in views.executions_from(tx, self.run_id, number=first):
             self.last = row
-            behind = self._read(tx, row, pieces)
+            shown = self._command in {None, row["command_index"]}
+            behind = shown and self._read(tx, row, pieces)
             if row["status"] not in EXECUTION_ENDS or behind:
                 break
             first = row["number"] + 1
@@ -127,7 +136,7 @@ class Follower:
                 tx, row["id"], stream=stream, offset=offset, limit_bytes=_TURN_BYTES
             )[: stored - offset]
             if data:  # else retention has pruned it
-                pieces.append(Piece(row["id"], stream, offset, data))
+                pieces.append(Piece(row["id"], row["command_index"], stream, offset, data))
                 behind = behind or offset + len(data) < stored
         return behind
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from leasehold.cli import (
     codes,
     environment_commands,
+    exec_command,
     fleet_commands,
     insight_commands,
     leases_commands,
@@ -109,6 +110,7 @@ def _seconds(patience: str) -> float:
 
 for part in (
     run_command,
+    exec_command,
     runs_commands,
     leases_commands,
     environment_commands,

@@ -23,6 +23,12 @@ LeaseId: TypeAlias = Annotated[
 Environment: TypeAlias = Annotated[
     str, typer.Argument(metavar="NAME", help="The environment's name or id.")
 ]
+HostLabels: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label", metavar="K=V", help="What this host has, for `--require`; repeat it."
+    ),
+]
 TENANT: Final = "default"
 PATIENCE: Final = "30s"
 PATIENCE_S: Final = 30.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, Text
 
 import typer
 
+from leasehold.cli import command_lines
 from leasehold.cli.codes import EPILOG, say
 from leasehold.cli.options import TENANT, AsJson, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
@@ -27,6 +28,8 @@ _FIELDS: Final = {
     "commands.0.cwd": "--cwd",
     "commands.0.stdin": "--stdin",
     "commands.0.argv": "CMD",
+    "commands": "--commands",
+    "requires": "--require",
     "timeout_s": "--timeout",
     "queue_timeout_s": "--queue-timeout",
     "start_timeout_s": "--start-timeout",
@@ -52,8 +55,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="CMD...", help="After `--`.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="CMD", help="After `--`.")
+    ] = None,
     *,
+    cmd: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="One of several commands, as a line; repeat it."),
+    ] = None,
+    commands: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A JSON array of commands; - reads our stdin."),
+    ] = None,
     env: Annotated[str | None, typer.Option(help="The environment, by name.")] = None,
     provider: Annotated[
         str | None,
@@ -82,6 +95,10 @@ def run(
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A label of the run.")
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=V", help="A label that its host must have; repeat it."),
     ] = None,
     workspace: Annotated[
         str | None,
@@ -116,12 +133,19 @@ def run(
     ] = "ask",
     as_json: AsJson = False,
 ) -> None:
-    """Run a command in a leased sandbox: its output live, its exit code ours."""
+    """Run commands in a leased sandbox: their output live, their exit code ours."""
     chosen = [name for name in (env, provider, lease) if name is not None]
     if len(chosen) > 1:
         raise BadInputError("--env, --provider and --lease: give one of them")
-    body = {
-        "commands": [{"argv": command, "cwd": cwd, "stdin": read_stdin() if stdin else ""}],
+    several = command_lines.given(command, cmd, commands)
+    if stdin and command is None:
+        raise BadInputError("--stdin: goes with one command after `--`", field="--stdin")
+    for one in several:
+        one.setdefault("cwd", cwd)
+    if stdin:
+        several[0]["stdin"] = read_stdin()
+    body: dict[str, Any] = {
+        "commands": several,
         "env": with_secrets(pairs(env_vars, option="-e"), secret, option="--secret"),
         "timeout_s": timeout,
         "queue_timeout_s": queue_timeout,
@@ -131,6 +155,7 @@ def run(
         "idempotent": idempotent,
         "priority": priority,
         "labels": pairs(label, option="--label"),
+        "requires": pairs(require, option="--require"),
         "workspace": workspace,
     }
     # What was not said is left out: then the spec's own default stands.
@@ -139,24 +164,25 @@ def run(
         for name, value in (("grace_s", grace), ("output_cap_bytes", output_cap))
         if value is not None
     }
-    spec = _spec(body)
+    spec = parsed(body)
 
     from leasehold.cli import interrupting
     from leasehold.cli.door import settings
     from leasehold.cli.footing import Footing, need_stack
 
     found = settings()
-    place = _Place(env=env, provider=provider, lease=lease)
+    place = Place(env=env, provider=provider, lease=lease)
     if detach:
         need_stack(found, "--detach")
         _detached(found, spec, place, key, as_json=as_json)
         return
     with interrupting.terminable(), Footing(found) as footing:
-        code = _followed(found, footing, spec, place, key, on_interrupt, as_json=as_json)
+        code = follow(found, footing, spec, place, key, on_interrupt, as_json=as_json)
     raise typer.Exit(code)
 
 
-def _spec(body: dict[str, Any]) -> "RunSpec":
+def parsed(body: dict[str, Any]) -> "RunSpec":
+    """Return the spec; what is wrong in it is refused in the words of the options."""
     from leasehold.domain.specs import RunSpec, parse
 
     try:
@@ -184,11 +210,18 @@ def read_stdin() -> str:
     return base64.b64encode(data).decode()
 
 
-class _Place:
+class Place:
     """Where a run is to happen, as it was typed."""
 
-    def __init__(self, *, env: str | None, provider: str | None, lease: str | None) -> None:
-        self.env, self.provider, self.lease = env, provider, lease
+    def __init__(
+        self,
+        *,
+        env: str | None,
+        provider: str | None,
+        lease: str | None,
+        visit: bool = False,
+    ) -> None:
+        self.env, self.provider, self.lease, self.visit = env, provider, lease, visit
 
     def request(self, door: "Door", spec: "RunSpec", key: str | None) -> "Request":
         """
@@ -206,6 +239,7 @@ class _Place:
             spec=spec,
             environment=environment,
             lease_id=lease_id,
+            visit=self.visit,
             # With a key of our own a submit whose answer was lost may be asked again.
             key=key or f"cli-{new_id()}",
             tenant_id=TENANT,
@@ -239,7 +273,7 @@ def _submit(door: "Door", request: "Request") -> "Row":
 
 
 def _detached(
-    found: Any, spec: "RunSpec", place: _Place, key: str | None, *, as_json: bool
+    found: Any, spec: "RunSpec", place: Place, key: str | None, *, as_json: bool
 ) -> None:
     from leasehold.cli import output
     from leasehold.cli.door import Door
@@ -255,16 +289,17 @@ def _detached(
         typer.echo(row["id"])
 
 
-def _followed(
+def follow(
     found: Any,
     footing: "Footing",
     spec: "RunSpec",
-    place: _Place,
+    place: Place,
     key: str | None,
     on_interrupt: OnInterrupt,
     *,
     as_json: bool,
 ) -> int:
+    """Submit a run and follow it to its end; return our exit code."""
     from leasehold.cli import following, interrupting
     from leasehold.cli.door import Door
     from leasehold.cli.output import ProgressLine

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leasehold.cli import codes
+from leasehold.cli import codes, command_lines
 from leasehold.cli.codes import say
 from leasehold.cli.options import TENANT, AsJson, Limit, RunId, pairs
 from leasehold.errors import BadInputError
@@ -75,7 +75,7 @@ def list_(
                 s["code"],
                 s["environment"],
                 output.age(s["created_at"], now_us=now_us),
-                " ".join(s["commands"][0]["argv"])[:60],
+                command_lines.summary(s["commands"], width=60),
             )
             for s in shapes
         ],
@@ -118,23 +118,41 @@ def _print(shape: "Shape") -> None:
     output.facts(shape.items())
     output.facts((f"command {i}", " ".join(c["argv"])) for i, c in enumerate(commands))
     for item in executions:
-        ended = item["exit_code"] if item["signal"] is None else f"signal {item['signal']}"
-        dropped = item["stdout_dropped"] + item["stderr_dropped"]
-        cut = f", {dropped} bytes above the cap were dropped" if dropped else ""
-        output.facts([(f"start {item['number']}", f"{item['status']}, exit: {ended}{cut}")])
+        output.facts([(f"start {item['number']}", _start_words(item))])
     for event in events:
         data = " ".join(f"{k}={v}" for k, v in event["data"].items() if k != "execution")
         sys.stdout.write(f"{event['at']}  {event['name']:<24} {output.clean(data)[:120]}\n")
+
+
+def _start_words(item: "Shape") -> str:
+    """Say what became of one start of one command."""
+    words = [f"command {item['command']}, attempt {item['attempt']}: {item['status']}"]
+    if item["signal"] is not None:
+        words.append(f"signal {item['signal']}")
+    elif item["exit_code"] is not None:
+        words.append(f"exit code {item['exit_code']}")
+    elif item["cause"]:
+        words.append(item["cause"])
+    words.append(f"from {item['started_at'] or '-'} to {item['ended_at'] or '-'}")
+    if dropped := item["stdout_dropped"] + item["stderr_dropped"]:
+        words.append(f"{dropped} bytes above the cap were dropped")
+    return ", ".join(words)
 
 
 @group.command()
 def logs(
     run: RunId,
     *,
+    command: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only of this one of its commands; the first is 0."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="An array of pieces: execution, stream, offset, text."),
+        typer.Option(
+            "--json", help="An array of pieces: execution, command, stream, offset, text."
+        ),
     ] = False,
 ) -> None:
     """Write a run's stored output: its stdout to stdout, its stderr to stderr."""
@@ -143,13 +161,15 @@ def logs(
 
     with enter() as door:
         run_id = door.resolve("run", run)
+        if command is not None:
+            _check_command(door, run_id, command)
         if as_json:
-            _pieces(door, run_id, follow=follow)
+            _pieces(door, run_id, follow=follow, command=command)
             return
         sys.stdout.flush()
         progress = output.ProgressLine()
         sink = following.to_streams(sys.stdout.buffer, sys.stderr.buffer, progress=progress)
-        follower = following.Follower(door, run_id, sink=sink, live=follow)
+        follower = following.Follower(door, run_id, sink=sink, live=follow, command=command)
         _copy(follower, progress, follow=follow)
 
 
@@ -163,7 +183,20 @@ def _copy(follower: "Follower", progress: "ProgressLine", *, follow: bool) -> No
         continue
 
 
-def _pieces(door: "Door", run_id: str, *, follow: bool) -> None:
+def _check_command(door: "Door", run_id: str, command: int) -> None:
+    from leasehold.store import views
+
+    row = door.read(lambda tx: views.run_row(tx, run_id))
+    assert row is not None
+    count = len(row["spec"]["commands"])
+    if command >= count:
+        raise BadInputError(
+            f"--command: run {run_id} has {count}, numbered from 0; got {command}",
+            field="--command",
+        )
+
+
+def _pieces(door: "Door", run_id: str, *, follow: bool, command: int | None) -> None:
     """Write output as one JSON array while it comes: text, or base64 if it is not UTF-8."""
     import base64
     import json
@@ -177,6 +210,7 @@ def _pieces(door: "Door", run_id: str, *, follow: bool) -> None:
         nonlocal between
         shape = {
             "execution": piece.execution,
+            "command": piece.command,
             "stream": piece.stream,
             "offset": piece.offset,
         }
@@ -188,7 +222,8 @@ def _pieces(door: "Door", run_id: str, *, follow: bool) -> None:
         sys.stdout.flush()
         between = ",\n"
 
-    _copy(Follower(door, run_id, sink=item, live=follow), ProgressLine(), follow=follow)
+    follower = Follower(door, run_id, sink=item, live=follow, command=command)
+    _copy(follower, ProgressLine(), follow=follow)
     sys.stdout.write("[]\n" if between == "[" else "]\n")
 
 

@@ -6,7 +6,7 @@ import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
-from leasehold.cli.options import AsJson, patience
+from leasehold.cli.options import AsJson, HostLabels, pairs, patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +96,7 @@ def up(
     ] = 0,
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each.")] = None,
+    label: HostLabels = None,
     cancel_on_exit: Annotated[
         bool, typer.Option("--cancel-on-exit", help="End running commands with it.")
     ] = False,
@@ -113,7 +114,7 @@ def up(
     from leasehold.embedded import stack as stacks
     from leasehold.errors import BrokerUnavailableError, ConflictError
 
-    found = settings()
+    found = _labelled(settings(), label)
     log.configure(level=found.log_level, as_json=found.log_json)
     stop = _Stop()
     stack = stacks.Stack(
@@ -122,6 +123,8 @@ def up(
     try:
         where = stack.start()
     except ConflictError:
+        if label:
+            say("--label: has no effect on a stack that runs already")
         _join(found.home, stop, as_json=as_json)
         return
     except BaseException:
@@ -200,6 +203,7 @@ def worker(
     *,
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each.")] = None,
+    label: HostLabels = None,
     cancel_on_exit: Annotated[
         bool, typer.Option("--cancel-on-exit", help="End running commands with it.")
     ] = False,
@@ -219,6 +223,7 @@ def worker(
         # It joins an embedded home, whose workers all serve the same plugins.
         os.environ["LEASEHOLD_ALLOW_FAKE"] = "true"
         found = knobs.load()
+    found = _labelled(found, label)
     _await_database(found)
     plan = agent.Plan(
         processes=processes or found.worker_processes,
@@ -226,6 +231,29 @@ def worker(
         cancel_on_exit=cancel_on_exit,
     )
     report(agent.run(found, plan))
+
+
+def _labelled(found: "Settings", label: list[str] | None) -> "Settings":
+    """
+    Return the settings with these labels beside those of the environment.
+
+    They go into our environment, too: an agent that we start reads them there.
+    """
+    import json
+    import os
+
+    from leasehold import settings as knobs
+    from leasehold.errors import BadInputError
+
+    if not label:
+        return found
+    labels = {**found.host_labels, **pairs(label, option="--label")}
+    os.environ[knobs.PREFIX + "HOST_LABELS"] = json.dumps(labels)
+    try:
+        return knobs.load()
+    except BadInputError as error:
+        words = str(error).partition("Value error, ")[2] or str(error)
+        raise BadInputError(f"--label: {words}", field="--label") from None
 
 
 def clock() -> None:

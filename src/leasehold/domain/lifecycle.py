@@ -54,7 +54,7 @@ class LeaseStatus(StrEnum):
     """The intent: a sandbox may exist, or is being resumed."""
 
     ACTIVE = "active"
-    """Held by one run."""
+    """Held by one run, whose end moves it on."""
 
     RELEASING = "releasing"
     """Owed to the provider; `mode` says what. Retried with backoff for ever."""
@@ -63,7 +63,8 @@ class LeaseStatus(StrEnum):
     """Kept for reuse until its time ends."""
 
     RETAINED = "retained"
-    """Kept for a person to look at until its time ends."""
+    """Kept for a person until its time ends; a run of theirs may look into it, and leaves it
+    retained."""
 
     RELEASED = "released"
     """Over: its sandbox was destroyed since nobody needs it any more."""
@@ -175,7 +176,7 @@ LEASE_MOVES: Final[Mapping[LeaseStatus, frozenset[LeaseStatus]]] = {
     _L.ACTIVE: frozenset({_L.RELEASING, _L.IDLE}),
     _L.RELEASING: frozenset({_L.IDLE, _L.RETAINED, *_LEASE_ENDS}),
     _L.IDLE: frozenset({_L.ACQUIRING, _L.ACTIVE, _L.RELEASING, _L.RETAINED}),
-    _L.RETAINED: frozenset({_L.RELEASING}),
+    _L.RETAINED: frozenset({_L.ACTIVE, _L.RELEASING}),
     **{end: frozenset() for end in _LEASE_ENDS},
 }
 

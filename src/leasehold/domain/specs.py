@@ -69,6 +69,7 @@ Text = Annotated[str, BeforeValidator(_no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
 Name = Annotated[str, Field(pattern=_NAME)]
 SecretName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Requires = dict[Name, Annotated[Text, Field(max_length=255)]]
 
 
 class Spec(BaseModel):
@@ -134,6 +135,9 @@ class RunSpec(Spec):
     """9 first."""
 
     labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
+    requires: Requires = Field(default_factory=dict, max_length=64)
+    """Labels that the host must have, beside those that the environment requires."""
+
     workspace: Text | None = Field(default=None, max_length=1000, min_length=1)
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
@@ -163,6 +167,9 @@ class EnvironmentSpec(Spec):
     env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     policy: LeasePolicy = LeasePolicy.EPHEMERAL
     limits: EnvironmentLimits = EnvironmentLimits()
+    requires: Requires = Field(default_factory=dict, max_length=64)
+    """Labels that a host must have to make sandboxes of it."""
+
     idle_ttl_s: Seconds | None = None
     retained_ttl_s: Seconds | None = None
 
@@ -214,7 +221,7 @@ def _spec_in(annotation: Any) -> type[Spec] | None:
 
 def _check_variables(spec: Spec) -> None:
     """Refuse what no provider takes; not in the fields, so that stored rows stay readable."""
-    given: dict[str, dict[str, str]] = {}
+    given: dict[str, Mapping[str, object]] = {}
     if isinstance(spec, RunSpec | EnvironmentSpec):
         given["env"] = spec.env
     if isinstance(spec, RunSpec):

@@ -15,7 +15,7 @@ Nothing is taken away by this: a command that needs one sets it itself, inside o
 ``env LD_LIBRARY_PATH=lib ./program``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,7 +78,7 @@ def refusal(name: str) -> str | None:
     return None
 
 
-def first_refusal(env: Mapping[str, str]) -> tuple[str, str] | None:
+def first_refusal(env: Iterable[str]) -> tuple[str, str] | None:
     """Return the first name of an environment that is refused, and why."""
     for name in env:
         if (why := refusal(name)) is not None:

@@ -14,7 +14,7 @@ the grace there is none, it ends without: its sandbox is owed destruction (P1).
 from dataclasses import dataclass
 
 from leasehold.domain import fate as fates
-from leasehold.domain.lifecycle import ExecutionStatus, Step
+from leasehold.domain.lifecycle import ExecutionStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.orchestrator import ending, looking
 from leasehold.orchestrator.jobs import Context, Job, us
@@ -80,7 +80,11 @@ def _move_on(tx: Tx, context: Context, run_id: str, *, grace_us: int) -> int:
             end_requested=job.end_requested,
         )
     log.warning("run.host_lost", run=run_id, host=run["host_id"], fate=type(fate).__name__)
-    ending.follow(tx, context, job, fate, sound=False)
+    # Nothing of it ran: what a person retains waits for its host, as it was.
+    retained = lease is not None and lease["retained_until"] is not None
+    if retained and execution is None and isinstance(fate, fates.RetryInfra):
+        fate = fates.End(RunStatus.FAILED, "lease_unavailable", "its lease's host is away")
+    ending.follow(tx, context, job, fate, sound=retained and execution is None)
     if isinstance(fate, fates.RetryInfra):
         ending.requeue(tx, run_id)
     return 1

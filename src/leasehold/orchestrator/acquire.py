@@ -47,7 +47,7 @@ class Ready:
     """The sandbox is ready for the run."""
 
     sandbox: Sandbox | None
-    """None: a lease held on its own, seized and seen to be ready."""
+    """None: that of a lease that the run names, seized and seen to be ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,12 @@ def insert_lease(
 
 
 def take_held(tx: Tx, context: Context, job: Job) -> Job | None:
-    """Take the lease that the run names; admission has seen that it is idle."""
+    """Take the lease that the run names; admission has seen that it is idle or retained."""
     run = job.run
     assert run is not None
     lease = leases.lock(tx, run["wanted_lease_id"])
-    if lease is None or lease["status"] not in {LeaseStatus.IDLE, LeaseStatus.ACTIVE}:
+    usable = {LeaseStatus.IDLE, LeaseStatus.RETAINED, LeaseStatus.ACTIVE}
+    if lease is None or lease["status"] not in usable:
         status = "gone" if lease is None else lease["status"]
         end = fates.End(
             RunStatus.FAILED, "lease_unavailable", f"the lease that it names is {status}"
@@ -181,6 +182,7 @@ def take_held(tx: Tx, context: Context, job: Job) -> Job | None:
         fence=above(lease, run),
         run_id=run["id"],
         timer_at=None,
+        retained_until=lease["timer_at"] if lease["status"] == LeaseStatus.RETAINED else None,
     )
     assert row is not None
     moves.record(
@@ -216,18 +218,20 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
     try:
         if lease["status"] == LeaseStatus.ACTIVE:
             target = job.target(context)
-            with effect("provider.seize"):
-                provider.seize(target, fence=fence, budget=budget)
             state = provider.inspect(target, budget=budget).state
             if state is SandboxState.GONE:
                 return Lost("the sandbox is gone")
-            return Ready(None)
+            if state is SandboxState.READY:
+                with effect("provider.seize"):
+                    provider.seize(target, fence=fence, budget=budget)
+                return Ready(None)
+            # Idle for reuse, or retained when it was so: suspended, and resumed as those are.
         with effect("provider.acquire"):
             sandbox = provider.acquire(
                 job.ref(context),
                 config,
                 known=load(lease["handle"]),
-                ttl=_sandbox_ttl(context, lease),
+                ttl=leasing.time_to_live(context, lease, now_us=job.now_us),
                 fence=fence,
                 budget=budget,
             )
@@ -261,14 +265,6 @@ def _cancelled(context: Context, job: Job) -> "Any":
     return reason
 
 
-def _sandbox_ttl(context: Context, lease: Row) -> timedelta:
-    """Return the sandbox's own time to live from now on; longer than a held lease's."""
-    if lease["held_until"]:
-        left = timedelta(microseconds=max(0, lease["held_until"] - lease["created_at"]))
-        return left + context.timers.sandbox_ttl
-    return context.timers.sandbox_ttl
-
-
 def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) -> Job | None:
     """Make the lease active and go on to execute, in one transaction."""
     from leasehold.orchestrator import validate
@@ -280,9 +276,10 @@ def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) 
         return validate.trouble(tx, context, job, outcome)
     if isinstance(outcome, Lost):
         return _lost(tx, context, job, outcome)
+    is_new = lease["status"] != LeaseStatus.ACTIVE
     job.lease = _activate(tx, context, lease, outcome) if outcome.sandbox else lease
     names = ["step.acquire.finished"]
-    if outcome.sandbox:
+    if is_new:
         names.append("lease.active")
     moves.record(tx, *names, tenant_id=run["tenant_id"], run_id=run["id"], lease_id=lease["id"])
     if job.end_requested:
@@ -297,7 +294,7 @@ def _activate(tx: Tx, context: Context, lease: Row, outcome: Ready) -> Row:
         tx,
         "leases",
         lease["id"],
-        LeaseStatus.ACTIVE if lease["run_id"] else LeaseStatus.IDLE,
+        None if lease["status"] == LeaseStatus.ACTIVE else LeaseStatus.ACTIVE,
         held=lease,
         active_at=lease["now_us"],
         **sandbox_columns(context, lease, sandbox),
@@ -311,7 +308,7 @@ def sandbox_columns(context: Context, lease: Row, sandbox: Sandbox) -> dict[str,
     facts = dict(load(lease["facts"]))
     facts["acquired"] = sandbox.outcome.value
     facts["sandbox"] = dict(sandbox.metadata)
-    ttl = us(_sandbox_ttl(context, lease))
+    ttl = us(leasing.time_to_live(context, lease, now_us=lease["now_us"]))
     return {
         "sandbox_id": sandbox.sandbox_id,
         "handle": dict(sandbox.handle),

@@ -4,20 +4,23 @@ Which queued run may start, and where.
 Slots are counted from live leases plus admitted runs that have none yet, never from counters,
 and under one lock wherever a limit applies. Order: priority (with ageing), then fairly across
 tenants, then age. `reason` says with the same predicates why a run waits.
+
+What a run and its environment require of a host (`placing`) is asked of the hosts as they are
+now. What is admitted stays where it was sent, whatever labels its host has later.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from leasehold.domain.fingerprint import reuse_scope
 from leasehold.domain.lifecycle import (
-    LEASE_ENDS,
     LeaseStatus,
     RunStatus,
     Step,
 )
 from leasehold.domain.specs import EnvironmentSpec, RunSpec
-from leasehold.orchestrator import ending, leasing
+from leasehold.orchestrator import ending, leasing, placing
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.contract import ReleaseMode
 from leasehold.store import environments, hosts, leases, moves, slots
@@ -29,6 +32,13 @@ AGEING_US: Final = 10 * 60 * 1_000_000
 
 _SCAN: Final = 100
 _OWN_LIMIT: Final = "environment"
+_HOSTS: Final = "every host"
+
+
+class Full(str):
+    """A reason to wait that a slot changes which becomes free; an idle lease may hold it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +56,33 @@ def place(
     spec: EnvironmentSpec,
     *,
     scope: str | None = None,
+    requires: Mapping[str, str] | None = None,
 ) -> Place | str:
     """
     Choose where a sandbox of this environment may be made now, or say why nowhere.
 
     Args:
         scope: In which an idle one may be reused; it needs no slot of its own.
+        requires: What its host must have; by default what the environment requires.
     """
+    requires = spec.requires if requires is None else requires
     serving = hosts.served(tx, spec.provider)
     if not serving:
         return _not_served(tx, spec.provider)
-    if why := _full(tx, context, environment, spec, scope=scope):
+    fitting = placing.fitting(tx, requires)
+    if fitting is not None:
+        if not serving[0]["host_bound"]:
+            return placing.Nowhere(placing.unbound(spec.provider, requires))
+        there = [row for row in serving if row["host_id"] in fitting]
+        if not there:
+            return placing.nowhere(tx, spec.provider, requires, serving)
+        serving = there
+    if why := _full(tx, context, environment, spec, scope=scope, fitting=fitting):
         return why
     if not serving[0]["host_bound"]:
         capacity = serving[0]["provider_capacity"]
         if capacity and slots.taken(tx, "provider = :p", p=spec.provider) >= capacity:
-            return f"provider {spec.provider} is full: {capacity} of {capacity}"
+            return Full(f"provider {spec.provider} is full: {capacity} of {capacity}")
         return Place(queue=f"leasehold.provider.{spec.provider}", host_id=None)
     return _choose_host(tx, environment, spec, serving, scope=scope)
 
@@ -85,7 +106,7 @@ def _choose_host(
         score = (-int(idle > coming), count / capacity, row["host_id"])
         best = min(best, score) if best else score
     if best is None:
-        return f"every host that serves {spec.provider} is full: {total} of {total}"
+        return Full(f"{_HOSTS} that serves {spec.provider} is full: {total} of {total}")
     return Place(queue=f"leasehold.host.{best[2]}", host_id=best[2])
 
 
@@ -113,14 +134,22 @@ def _not_served(tx: Tx, key: str) -> str:
 
 
 def _full(
-    tx: Tx, context: Context, environment: Row, spec: EnvironmentSpec, *, scope: str | None
+    tx: Tx,
+    context: Context,
+    environment: Row,
+    spec: EnvironmentSpec,
+    *,
+    scope: str | None,
+    fitting: Sequence[str] | None,
 ) -> str | None:
     limit = spec.limits.max_concurrent
     if limit is not None:
         used = slots.taken(tx, "environment_id = :e", e=environment["id"])
-        idle, coming = slots.for_reuse(tx, environment_id=environment["id"], scope=scope)
+        idle, coming = slots.for_reuse(
+            tx, environment_id=environment["id"], scope=scope, hosts=fitting
+        )
         if with_one_more(used, idle=idle, coming=coming) > limit:
-            return f"{_OWN_LIMIT} {spec.name} is full: {used} of {limit}"
+            return Full(f"{_OWN_LIMIT} {spec.name} is full: {used} of {limit}")
     if context.max_per_tenant is not None:
         used = slots.taken(tx, "tenant_id = :t", t=environment["tenant_id"])
         if used >= context.max_per_tenant:
@@ -128,7 +157,7 @@ def _full(
     if context.max_concurrent is not None:
         used = slots.taken(tx, "1 = 1")
         if used >= context.max_concurrent:
-            return f"the deployment is full: {used} of {context.max_concurrent}"
+            return Full(f"the deployment is full: {used} of {context.max_concurrent}")
     return None
 
 
@@ -146,12 +175,18 @@ def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place
         return "its environment was deleted"
     spec = EnvironmentSpec.model_validate(load(environment["spec"]))
     scope = _scope(run, spec)
-    found = place(tx, context, environment, spec, scope=scope)
+    requires = placing.both(spec.requires, load(run["spec"]))
+    if isinstance(requires, str):
+        return requires
+    found = place(tx, context, environment, spec, scope=scope, requires=requires)
     if not isinstance(found, str) or scope is None:
         return found
     # An idle lease of its scope may serve it although every slot is taken.
-    free, coming = slots.for_reuse(tx, environment_id=run["environment_id"], scope=scope)
-    idle = slots.reusable(tx, scope=scope) if free > coming else None
+    there = placing.fitting(tx, requires)
+    free, coming = slots.for_reuse(
+        tx, environment_id=run["environment_id"], scope=scope, hosts=there
+    )
+    idle = slots.reusable(tx, scope=scope, hosts=there) if free > coming else None
     return Place(queue=idle["queue"], host_id=idle["host_id"]) if idle else found
 
 
@@ -163,10 +198,10 @@ def _scope(run: Row, spec: EnvironmentSpec) -> str | None:
 
 def _held(tx: Tx, run: Row) -> Place | str:
     lease = leases.find(tx, run["wanted_lease_id"])
-    if lease is None or lease["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}:
+    if lease is None or leasing.is_over(lease):
         return Place(queue=lease["queue"] if lease else "leasehold", host_id=None)
     busy = slots.user_of(tx, run["wanted_lease_id"])
-    if busy or lease["status"] != LeaseStatus.IDLE:
+    if busy or lease["status"] not in {LeaseStatus.IDLE, LeaseStatus.RETAINED}:
         by = busy["id"] if busy else lease["status"]
         return f"lease {lease['id']} is not free: {by}"
     return Place(queue=lease["queue"], host_id=lease["host_id"])
@@ -241,7 +276,7 @@ def _begin(tx: Tx, context: Context, row: Row) -> None:
 
 def _is_over(tx: Tx, lease_id: str) -> bool:
     lease = leases.find(tx, lease_id)
-    return lease is None or lease["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}
+    return lease is None or leasing.is_over(lease)
 
 
 def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
@@ -249,7 +284,7 @@ def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
     Admit queued runs in order while the limits allow; the caller holds the lock.
 
     An environment (or lease) that cannot take one more is passed over for the rest of the
-    batch, so that a full one never blocks the others.
+    batch, so that a full one never blocks the others; what is required of hosts counts too.
     """
     admitted = 0
     stuck: set[str] = set()
@@ -259,7 +294,7 @@ def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
         if not rows:
             break
         for run in rows:
-            key = run["wanted_lease_id"] or run["environment_id"]
+            key = placing.key_of(run)
             if key in stuck:
                 continue
             outcome = admit(tx, context, run)
@@ -267,7 +302,7 @@ def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
                 admitted += 1
             else:
                 stuck.add(key)
-                if key not in evicted and "full" in outcome:
+                if key not in evicted and isinstance(outcome, Full):
                     evicted.add(key)
                     _evict(tx, context, run, why=outcome)
         if len(rows) < _SCAN:
@@ -279,15 +314,21 @@ def _evict(tx: Tx, context: Context, run: Row, *, why: str) -> None:
     """
     Make room: end the idle lease that this run cannot use and that has the least time left.
 
-    For the environment's own limit only one of its own helps: of another workspace.
+    For the environment's own limit only one of its own helps: of another workspace, or on a
+    host that will not do; for full hosts only one that is on one of them.
     """
     environment = environments.find(tx, run["environment_id"])
     if environment is None:
         return
     spec = EnvironmentSpec.model_validate(load(environment["spec"]))
-    other = "(environment_id <> :e OR scope <> :scope)"
+    requires = placing.both(spec.requires, load(run["spec"]))
+    fitting = None if isinstance(requires, str) else placing.fitting(tx, requires)
+    elsewhere, params = slots.on_hosts(fitting, negated=True)
+    other = f"(environment_id <> :e OR scope <> :scope OR {elsewhere})"
     if why.startswith(_OWN_LIMIT):
-        other = "environment_id = :e AND scope <> :scope"
+        other = f"environment_id = :e AND (scope <> :scope OR {elsewhere})"
+    elif why.startswith(_HOSTS):
+        other += f" AND {slots.on_hosts(fitting)[0]}"
     idle = leases.oldest_idle(
         tx,
         where=f"provider = :p AND {other}",
@@ -295,6 +336,7 @@ def _evict(tx: Tx, context: Context, run: Row, *, why: str) -> None:
         p=environment["provider"],
         e=run["environment_id"],
         scope=_scope(run, spec) or "",
+        **params,
     )
     for lease in idle:
         what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, "evicted")

@@ -101,7 +101,7 @@ def follow(
         case fates.End():
             return end_run(tx, context, job, fate, sound=sound)
         case fates.Park():
-            return _park(tx, context, job, fate)
+            return _park(tx, context, job, fate, sound=sound)
         case fates.NextCommand():
             from leasehold.orchestrator.execute import begin
 
@@ -123,17 +123,19 @@ def follow(
             )
 
 
-def _park(tx: Tx, context: Context, job: Job, fate: fates.Park) -> Job | None:
+def _park(tx: Tx, context: Context, job: Job, fate: fates.Park, *, sound: bool) -> Job | None:
     run = job.run
     assert run is not None
     next_job = None
     if job.lease is not None:
+        # What failed so often is not trusted; what a person looks into stays to be looked at.
+        retained = job.lease["retained_until"] is not None
         next_job = leasing.part(
             tx,
             context,
             job.lease,
             run_status=None,
-            sound=False,
+            sound=sound and retained,
             reason=fate.code,
             sticky=context.sticky and job.sticky,
         )
@@ -189,7 +191,10 @@ def _again(
         tries, base=timers.retry_base, limit=timers.retry_max, rng=context.rng
     )
     next_job: Job | None = None
-    keep = sound and lease is not None and (lease["held_until"] or lease["scope"])
+    stays = lease is not None and (
+        lease["held_until"] or lease["retained_until"] or lease["scope"]
+    )
+    keep = sound and stays
     waiting_for_sandbox = lease is not None and lease["status"] == "acquiring"
     lease_id = run["lease_id"]
     if lease is not None and not keep and not (waiting_for_sandbox and sound):

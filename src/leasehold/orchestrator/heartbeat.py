@@ -15,7 +15,7 @@ from typing import Final
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import ExecutionStatus, Step
 from leasehold.errors import ProviderError, SandboxGoneError
-from leasehold.orchestrator import ending, looking, revealing
+from leasehold.orchestrator import ending, leasing, looking, revealing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import (
@@ -332,10 +332,7 @@ def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None
 
 def time_to_live(context: Context, row: Row, *, least: timedelta) -> timedelta:
     """Return how long a sandbox must live by itself; one that is held outlives its lease."""
-    if row["held_until"] is None:
-        return least
-    left = timedelta(microseconds=max(0, row["held_until"] - row["now_us"]))
-    return max(least, left + context.timers.sandbox_ttl)
+    return leasing.time_to_live(context, row, now_us=row["now_us"], least=least)
 
 
 def renewed(tx: Tx, lease: Row, *, ttl_us: int, fence: int) -> None:

@@ -7,8 +7,10 @@ raises the fence, so that whoever held the lease before can do nothing more in t
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from leasehold.domain.lifecycle import (
+    LEASE_ENDS,
     CleanupStatus,
     LeasePolicy,
     LeaseStatus,
@@ -40,6 +42,8 @@ def disposal(lease: Row, *, run_status: RunStatus | None, sound: bool, reason: s
     """
     if not sound:
         return Disposal(ReleaseMode.DESTROY, LeaseStatus.FAILED, reason)
+    if lease["retained_until"] is not None:
+        return Disposal(ReleaseMode.KEEP, LeaseStatus.RETAINED, reason)
     failed = run_status in {RunStatus.FAILED, RunStatus.TIMED_OUT}
     keeps_failed = lease["policy"] == LeasePolicy.RETAIN_ON_FAILURE and failed
     if lease["handle"] is not None and (lease["retain"] or keeps_failed):
@@ -47,6 +51,28 @@ def disposal(lease: Row, *, run_status: RunStatus | None, sound: bool, reason: s
     if lease["handle"] is not None and lease["scope"] is not None:
         return Disposal(ReleaseMode.SUSPEND, LeaseStatus.IDLE, reason)
     return Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, reason)
+
+
+def is_over(lease: Row) -> bool:
+    """Return whether no run can use a lease any more: it has ended, or it will."""
+    owed = lease["status"] == LeaseStatus.RELEASING and lease["final"] in LEASE_ENDS
+    return owed or lease["status"] in LEASE_ENDS
+
+
+def time_to_live(
+    context: Context, lease: Row, *, now_us: int, least: timedelta | None = None
+) -> timedelta:
+    """
+    Return how long a sandbox must live by itself from now on; `sandbox_ttl` if not longer.
+
+    One that a person holds or retains outlives its lease, whoever dies meanwhile.
+    """
+    least = least or context.timers.sandbox_ttl
+    until = max(lease["held_until"] or 0, lease["retained_until"] or 0)
+    if not until:
+        return least
+    left = timedelta(microseconds=max(0, until - now_us))
+    return max(least, left + context.timers.sandbox_ttl)
 
 
 def owe(tx: Tx, context: Context, lease: Row, what: Disposal, *, sticky: bool) -> Job | None:
@@ -93,6 +119,8 @@ def rest_held(tx: Tx, context: Context, lease: Row) -> bool:
     """Give a lease that somebody holds on its own back to them, nothing suspended."""
     if lease["held_until"] is None or lease["held_until"] <= lease["now_us"]:
         return False
+    if lease["retain"]:
+        return False  # to be kept instead, which a worker must tell the sandbox
     row = moves.move(
         tx,
         "leases",

@@ -8,6 +8,7 @@ with backoff for ever, are counted and shown.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Final
 
 from leasehold.domain.lifecycle import CleanupStatus, LeaseStatus
 from leasehold.domain.retry import backoff
@@ -58,6 +59,8 @@ def _kept_us(context: Context, lease: Row) -> int:
     """Return how long an idle or retained lease may stay, in microseconds."""
     facts = load(lease["facts"])
     retained = lease["final"] == LeaseStatus.RETAINED
+    if retained and lease["retained_until"] is not None:
+        return max(0, int(lease["retained_until"] - lease["now_us"]))
     asked = facts.get("retained_ttl_s" if retained else "idle_ttl_s")
     if asked:
         return int(asked * SECOND_US)
@@ -82,6 +85,10 @@ def record(tx: Tx, context: Context, job: Job, outcome: Released | Gone | Troubl
             _failed(tx, context, lease, outcome)
 
 
+_RETAINED: Final[dict[str, Any]] = {"held_until": None, "retained_until": None}
+"""Nobody holds it on its own any more, and no run looks into it."""
+
+
 def _done(
     tx: Tx, context: Context, lease: Row, to: LeaseStatus, *, reason: str | None = None
 ) -> None:
@@ -100,6 +107,7 @@ def _done(
         final=None,
         reason=reason or lease["reason"],
         timer_at=until,
+        **(_RETAINED if to is LeaseStatus.RETAINED else {}),
         sandbox_expires_at=until + us(context.timers.sandbox_ttl) if until else None,
         cleanup_status=CleanupStatus.SUCCESS.value,
         last_error=None,

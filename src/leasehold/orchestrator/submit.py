@@ -28,7 +28,7 @@ from leasehold.errors import (
     IdempotencyConflictError,
 )
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission
+from leasehold.orchestrator import admission, placing, visiting
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
 from leasehold.provider.secrets import SECRET_KEYWORD
 from leasehold.store import environments, hosts, leases, moves, runs, slots
@@ -46,6 +46,9 @@ class Request:
     """Name; not given together with `lease_id`."""
 
     lease_id: str | None = None
+    visit: bool = False
+    """A person looks into the lease's sandbox: any that is kept, if no run is at work in it."""
+
     key: str | None = None
     tenant_id: str = "default"
     retry_of: str | None = None
@@ -75,6 +78,7 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         if (known := _by_key(tx, request)) is not None:
             return known, False
     environment, lease = _where(tx, request)
+    placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queued, alone = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
     if queued >= context.max_queued:
         raise FullError(
@@ -113,11 +117,10 @@ def _by_key(tx: Tx, request: Request) -> Row | None:
 def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
     if request.lease_id is not None:
         lease = leases.get(tx, request.lease_id, tenant_id=request.tenant_id)
-        usable = {LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING}
-        if lease["status"] not in usable or lease["held_until"] is None:
-            ended = lease["status"] in LEASE_ENDS
-            why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
-            raise ConflictError(f"lease {lease['id']} {why}: no run can use it")
+        if request.visit:
+            visiting.check(tx, lease)
+        else:
+            _check_held(lease)
         row = environments.find(tx, lease["environment_id"])
         if row is None:
             row = {"id": lease["environment_id"], "provider": lease["provider"]}
@@ -127,6 +130,14 @@ def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
     if environment["status"] != EnvironmentStatus.ACTIVE:
         raise ConflictError(f"environment {environment['name']} is archived")
     return environment, None
+
+
+def _check_held(lease: Row) -> None:
+    usable = {LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING}
+    if lease["status"] not in usable or lease["held_until"] is None:
+        ended = lease["status"] in LEASE_ENDS
+        why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
+        raise ConflictError(f"lease {lease['id']} {why}: no run can use it")
 
 
 def _row(
@@ -144,6 +155,7 @@ def _row(
         "status": RunStatus.QUEUED.value,
         "spec": spec.model_dump(mode="json"),
         "labels": spec.labels,
+        "requires": canonical_json(spec.requires) if spec.requires else None,
         "priority": spec.priority,
         "wanted_lease_id": lease["id"] if lease else None,
         "fence": 0,
@@ -251,6 +263,7 @@ def create_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
             field="provider",
         )
     check_config(there[0]["config_schema"], spec.config)
+    placing.check_provider(tx, spec.provider, spec.requires)
     now = tx.now()
     row = insert_row(
         tx,

@@ -40,9 +40,16 @@ class Valid:
     """Versions of the secrets that the environment names."""
 
 
-def act(context: Context, job: Job) -> Valid | Trouble:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The run names a lease: what its sandbox is made of was checked when it was made."""
+
+
+def act(context: Context, job: Job) -> Valid | Named | Trouble:
     """Check the environment, as it was at the claim, and its config against the provider."""
     assert job.run is not None
+    if job.run["wanted_lease_id"]:
+        return Named()  # its environment may be archived or gone: the lease has all
     environment = job.environment
     if environment is None or environment["status"] != EnvironmentStatus.ACTIVE:
         name = job.run["environment_id"] if environment is None else environment["name"]
@@ -83,7 +90,7 @@ def _resolvable(context: Context, job: Job, spec: EnvironmentSpec) -> dict[str, 
     return {name: found[name] for name in sorted(named)}
 
 
-def record(tx: Tx, context: Context, job: Job, outcome: Valid | Trouble) -> Job | None:
+def record(tx: Tx, context: Context, job: Job, outcome: Valid | Named | Trouble) -> Job | None:
     """Go on to acquire in the same transaction, or end the run."""
     run = job.run
     assert run is not None
@@ -98,7 +105,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Valid | Trouble) -> Job 
     )
     if job.end_requested:
         return ending.follow(tx, context, job, fates.ended_by(job.end_requested))
-    if run["wanted_lease_id"]:
+    if isinstance(outcome, Named):
         return acquire.take_held(tx, context, job)
     return acquire.begin(tx, context, job, wanted(job, outcome))
 

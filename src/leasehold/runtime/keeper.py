@@ -11,7 +11,7 @@ has seen higher, or numbers that this host has (`ledger`), raise the alarm.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from leasehold import seams
@@ -82,12 +82,20 @@ class Keeper:
         self._thread = seams.thread(self._loop, name="session")
         self.on_lost: Callable[[], None] = lambda: None
 
-    def start(self, *, host_id: str, host_name: str, capacity: int, pid: int) -> None:
+    def start(
+        self,
+        *,
+        host_id: str,
+        host_name: str,
+        capacity: int,
+        pid: int,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         """Write host and session, look whether the database is ours, then begin to beat."""
         sent = boot_time()
         seen = self._ledger.read() if self._ledger else None
         with self._database.write("session.start") as tx:
-            hosts.upsert_host(tx, host_id, name=host_name, capacity=capacity)
+            hosts.upsert_host(tx, host_id, name=host_name, capacity=capacity, labels=labels)
             bury_predecessors(tx, host_id)
             hosts.start_session(
                 tx, self.session_id, host_id=host_id, pid=pid, identity=identity_of(pid)

@@ -35,6 +35,7 @@ def beats(tx: Tx, run_ids: Sequence[str]) -> list[Row]:
         "SELECT r.id AS run_id, r.tenant_id, r.end_requested, r.follow_until, r.spec,"
         " r.claimed_by, l.id AS lease_id, l.number, l.environment_id, l.fence, l.provider,"
         " l.handle AS lease_handle, l.facts, l.renew_at, l.sandbox_expires_at, l.held_until,"
+        " l.retained_until,"
         " x.id AS execution_id, x.handle, x.secrets, x.status AS execution_status,"
         " x.stdout_offset, x.stderr_offset, x.started_at, x.created_at, {now} AS now_us"
         " FROM runs r JOIN leases l ON l.id = r.lease_id"

@@ -10,15 +10,37 @@ from leasehold.store.runs import decoded, insert_row
 from leasehold.store.sql import dump, load, numbered, plain
 
 
-def upsert_host(tx: Tx, host_id: str, *, name: str, capacity: int) -> None:
+def upsert_host(
+    tx: Tx,
+    host_id: str,
+    *,
+    name: str,
+    capacity: int,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Say what a host is like; the newest word of its agents stands, labels included."""
     tx.run(
-        "INSERT INTO hosts (id, name, capacity, draining, created_at, alive_at)"
-        " VALUES (:id, :name, :capacity, false, {now}, {now}) ON CONFLICT (id)"
-        " DO UPDATE SET name = :name, capacity = :capacity, draining = false, alive_at = {now}",
+        "INSERT INTO hosts (id, name, capacity, draining, created_at, alive_at, labels)"
+        " VALUES (:id, :name, :capacity, false, {now}, {now}, :labels) ON CONFLICT (id)"
+        " DO UPDATE SET name = :name, capacity = :capacity, draining = false, alive_at = {now},"
+        " labels = :labels",
         id=host_id,
         name=name,
         capacity=capacity,
+        labels=dump(dict(labels or {})),
     )
+
+
+def labels(tx: Tx) -> list[Row]:
+    """Return id, name and labels of every host, by name."""
+    rows = tx.all("SELECT id, name, labels FROM hosts ORDER BY name, id")
+    return [row | {"labels": load(row["labels"])} for row in rows]
+
+
+def is_bound(tx: Tx, key: str) -> bool:
+    """Return whether every host that has advertised a provider is bound to its sandboxes."""
+    rows = tx.all("SELECT host_bound FROM providers WHERE key = :key", key=key)
+    return all(row["host_bound"] for row in rows)
 
 
 def start_session(
@@ -105,7 +127,7 @@ def workers(tx: Tx, *, all_of_them: bool = False) -> list[Row]:
     """List workers with their host's name; those that are gone only if asked for."""
     only = "" if all_of_them else " WHERE w.status <> 'gone'"
     rows = tx.all(
-        "SELECT w.*, h.name AS host FROM workers w JOIN hosts h ON h.id = w.host_id"
+        "SELECT w.*, h.name AS host, h.labels FROM workers w JOIN hosts h ON h.id = w.host_id"
         f"{only} ORDER BY w.started_at DESC LIMIT 500"
     )
     return [decoded(row) for row in rows]
@@ -113,12 +135,13 @@ def workers(tx: Tx, *, all_of_them: bool = False) -> list[Row]:
 
 def hosts(tx: Tx) -> list[Row]:
     """List hosts with the number of their live sessions and of the sandboxes they hold."""
-    return tx.all(
+    rows = tx.all(
         "SELECT h.*, (SELECT count(*) FROM sessions s WHERE s.host_id = h.id"
         " AND s.status = 'live') AS live_sessions, (SELECT count(*) FROM leases l"
         " WHERE l.host_id = h.id AND l.finished_at IS NULL) AS leases"
         " FROM hosts h ORDER BY h.created_at"
     )
+    return [decoded(row) for row in rows]
 
 
 def advertise(tx: Tx, host_id: str, values: Mapping[str, Any]) -> None:

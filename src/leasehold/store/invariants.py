@@ -131,6 +131,13 @@ INVARIANTS: Final = (
         " WHERE status IN ('idle', 'retained') AND timer_at IS NULL",
     ),
     Invariant(
+        "a retained lease that a run looks into stays what it is, or is lost",
+        "P3",
+        "SELECT id, status, mode, final, retained_until FROM leases"
+        " WHERE retained_until IS NOT NULL AND NOT (status IN ('active', 'failed')"
+        " OR (status = 'releasing' AND final IN ('retained', 'failed')))",
+    ),
+    Invariant(
         "a run has at most one open execution",
         "P2",
         f"SELECT x.run_id, count(*) AS n FROM executions x WHERE {_OPEN}"

@@ -1,5 +1,6 @@
 """SQL of admission: who holds slots, who waits, under which lock."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from leasehold.domain.lifecycle import LEASE_HOLDS_SLOT, LeaseStatus
@@ -58,29 +59,49 @@ def by_host(
     return {row["host_id"]: row for row in rows}
 
 
-def for_reuse(tx: Tx, *, environment_id: str, scope: str | None) -> tuple[int, int]:
-    """Count idle leases of the scope, and admitted runs that may be on their way to one."""
+def on_hosts(host_ids: Sequence[str] | None, *, negated: bool = False) -> tuple[str, Row]:
+    """Return a condition on a lease's host and its values; None: any host will do."""
+    if host_ids is None:
+        return ("1 = 0" if negated else "1 = 1"), {}
+    names, params = numbered("at", list(host_ids)) if host_ids else ("''", {})
+    return f"host_id {'NOT IN' if negated else 'IN'} ({names})", params
+
+
+def for_reuse(
+    tx: Tx, *, environment_id: str, scope: str | None, hosts: Sequence[str] | None = None
+) -> tuple[int, int]:
+    """
+    Count idle leases of the scope, and admitted runs that may be on their way to one.
+
+    Args:
+        hosts: Only of those that are there.
+    """
     if scope is None:
         return 0, 0
+    there, params = on_hosts(hosts)
     row = tx.one(
         "SELECT (SELECT count(*) FROM leases WHERE status = 'idle' AND scope = :scope"
-        " AND held_until IS NULL) AS idle,"
-        f" (SELECT count(*) FROM runs WHERE {_COMING} AND environment_id = :e) AS coming",
+        f" AND held_until IS NULL AND {there}) AS idle,"
+        f" (SELECT count(*) FROM runs WHERE {_COMING} AND environment_id = :e AND {there})"
+        " AS coming",
         e=environment_id,
         scope=scope,
+        **params,
     )
     assert row is not None
     return int(row["idle"]), int(row["coming"])
 
 
-def reusable(tx: Tx, *, scope: str) -> Row | None:
-    """Return an idle lease of the scope, on a host that lives."""
+def reusable(tx: Tx, *, scope: str, hosts: Sequence[str] | None = None) -> Row | None:
+    """Return an idle lease of the scope, on a host that lives and will do."""
+    there, params = on_hosts(hosts)
     return tx.one(
-        "SELECT queue, host_id FROM leases WHERE status = 'idle' AND scope = :scope"
-        " AND held_until IS NULL AND (host_id IS NULL OR EXISTS"
+        f"SELECT queue, host_id FROM leases WHERE status = 'idle' AND scope = :scope"
+        f" AND {there} AND held_until IS NULL AND (host_id IS NULL OR EXISTS"
         " (SELECT 1 FROM sessions s WHERE s.host_id = leases.host_id AND s.status = 'live'))"
         " LIMIT 1",
         scope=scope,
+        **params,
     )
 
 
@@ -92,14 +113,20 @@ def user_of(tx: Tx, lease_id: str) -> Row | None:
 
 
 def queue_head(tx: Tx, stuck: set[str], *, ageing_us: int, limit: int) -> list[Row]:
-    """Return queued runs in the order of admission, without those that are stuck."""
+    """
+    Return queued runs in the order of admission, without those that are stuck.
+
+    Args:
+        stuck: What they wait for: a lease, or an environment and what they require of hosts.
+    """
     names, params = numbered("k", sorted(stuck)) if stuck else ("''", {})
     return tx.all(
         "SELECT r.* FROM runs r JOIN (SELECT id, priority + ({now} - created_at) / :ageing"
         " AS weight, row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC,"
         " created_at, id)"
         " AS turn FROM runs WHERE status = 'queued'"
-        f" AND COALESCE(wanted_lease_id, environment_id) NOT IN ({names})) q ON q.id = r.id"
+        " AND COALESCE(wanted_lease_id, environment_id || COALESCE(requires, ''))"
+        f" NOT IN ({names})) q ON q.id = r.id"
         " ORDER BY q.weight DESC, q.turn, r.created_at, r.id LIMIT :limit",
         ageing=ageing_us,
         limit=limit,

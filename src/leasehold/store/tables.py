@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from leasehold.domain import lifecycle as life
-from leasehold.store.columns import among, json_field, known, micros, partial
+from leasehold.store.columns import JSON_TYPE, among, json_field, known, micros, partial
 from leasehold.store.secret_tables import SECRET_TABLES
 
 METADATA: Final = SQLModel.metadata
@@ -69,6 +69,14 @@ class Host(SQLModel, table=True):
     created_at: int = micros(nullable=False)
     alive_at: int = micros(nullable=False)
     """When a session of this host was last seen to live; written when one ends too."""
+
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        sa_type=JSON_TYPE,
+        nullable=False,
+        sa_column_kwargs={"server_default": "{}"},
+    )
+    """What its agent said of it when it started; environments and runs may require them."""
 
 
 class AgentSession(SQLModel, table=True):
@@ -222,6 +230,8 @@ class Run(SQLModel, table=True):
     admitted_at: int | None = micros()
     started_at: int | None = micros()
     finished_at: int | None = micros()
+    requires: str | None = None
+    """What of the spec's `requires` there is, as canonical JSON: runs that wait alike."""
 
 
 class Lease(SQLModel, table=True):
@@ -320,6 +330,8 @@ class Lease(SQLModel, table=True):
     created_at: int = micros(nullable=False)
     active_at: int | None = micros()
     finished_at: int | None = micros()
+    retained_until: int | None = micros()
+    """Only while a run looks into a retained lease: until when it is kept after that."""
 
 
 class Execution(SQLModel, table=True):
