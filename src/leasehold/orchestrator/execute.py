@@ -10,11 +10,11 @@ which returns what is there. A new id is only made once the old one is proven ov
 import base64
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import EndKind, ExecutionStatus, RunStatus, Step
-from leasehold.domain.specs import RunSpec
+from leasehold.domain.specs import SETUP, RunSpec
 from leasehold.errors import CapacityError, ProviderError, SandboxGoneError
 from leasehold.ids import RunId, execution_id
 from leasehold.orchestrator import ending, looking
@@ -51,6 +51,10 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
     assert lease is not None
     number = run["starts"] + 1
     attempt = 1 if first_attempt else run["attempt"] + 1
+    # The set-up command is no command of the run: which one comes next stays as it is.
+    counted: dict[str, Any] = {}
+    if command_index != SETUP:
+        counted = {"attempt": attempt, "command_index": command_index}
     execution = insert_later(
         tx,
         "executions",
@@ -78,10 +82,9 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
         held=run,
         step=Step.EXECUTE,
         starts=number,
-        attempt=attempt,
-        command_index=command_index,
         beat=False,
         publishes=0,
+        **counted,
     )
     assert row is not None
     row["now_us"] = run["now_us"]
@@ -105,10 +108,8 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
 
 def command_of(spec: RunSpec, index: int, environment_env: dict[str, str]) -> Command:
     """Return the command as the provider gets it."""
-    one = spec.commands[index]
-    timeout = None
-    if spec.timeout_s is not None:
-        timeout = timedelta(seconds=spec.timeout_s) + SECOND_LINE
+    one, timeout_s = spec.command(index), spec.timeout_of(index)
+    timeout = None if timeout_s is None else timedelta(seconds=timeout_s) + SECOND_LINE
     return Command(
         argv=one.argv,
         cwd=one.cwd,
@@ -188,7 +189,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Started | Gone | Trouble
         return _gone(tx, context, job, outcome)
     if isinstance(outcome, Trouble):
         return _trouble(tx, context, job, outcome)
-    timeout_s = job.spec.timeout_s
+    timeout_s = job.spec.timeout_of(execution["command_index"])
     if outcome.outcome is StartOutcome.CANCELLED:
         next_execution = execution
         names: list[str | tuple[str, dict[str, str]]] = []

@@ -17,7 +17,7 @@ from leasehold.domain.lifecycle import (
     Step,
 )
 from leasehold.domain.specs import EnvironmentSpec
-from leasehold.orchestrator import acquire, ending
+from leasehold.orchestrator import acquire, ending, sourcing
 from leasehold.orchestrator.jobs import Context, Job, Trouble
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Json
@@ -34,6 +34,8 @@ class Valid:
     spec: EnvironmentSpec
     config: Json
     version: str
+    tree: Row | None = None
+    """What the run's git URL came to just now."""
 
 
 def act(context: Context, job: Job) -> Valid | Trouble:
@@ -54,7 +56,10 @@ def act(context: Context, job: Job) -> Valid | Trouble:
         )
         return Trouble("config_rejected", text, permanent=True)
     info = provider.describe()
-    return Valid(environment, spec, result.config, info.version)
+    tree = sourcing.find(context, job, info)
+    if isinstance(tree, Trouble):
+        return tree
+    return Valid(environment, spec, result.config, info.version, tree)
 
 
 def record(tx: Tx, context: Context, job: Job, outcome: Valid | Trouble) -> Job | None:
@@ -63,6 +68,10 @@ def record(tx: Tx, context: Context, job: Job, outcome: Valid | Trouble) -> Job 
     assert run is not None
     if isinstance(outcome, Trouble):
         return trouble(tx, context, job, outcome)
+    if outcome.tree is not None:
+        row = moves.move(tx, "runs", run["id"], None, held=run, tree=outcome.tree)
+        assert row is not None
+        job.run = run = row
     moves.record(
         tx,
         "step.validate.finished",

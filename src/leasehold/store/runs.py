@@ -58,7 +58,7 @@ def insert_later(tx: Tx, table: str, values: Mapping[str, Any]) -> Row:
 
 def decoded(row: Row) -> Row:
     """Return the row with its JSON columns as values."""
-    for name in ("spec", "labels", "handle", "facts", "queues", "data"):
+    for name in ("spec", "labels", "handle", "facts", "queues", "data", "tree", "ending"):
         if name in row:
             row[name] = load(row[name])
     return row

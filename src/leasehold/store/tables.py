@@ -15,6 +15,8 @@ from sqlmodel import Field, SQLModel
 
 from leasehold.domain import lifecycle as life
 from leasehold.store.columns import among, json_field, known, micros, partial
+from leasehold.store.contents import Artifact as Artifact  # noqa: PLC0414  a table of ours
+from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 
 METADATA: Final = SQLModel.metadata
 
@@ -173,6 +175,12 @@ class Run(SQLModel, table=True):
         partial("run_running", "environment_id", where="status = 'running'", unique=False),
         partial("run_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
         partial("run_lease", "lease_id", where="lease_id IS NOT NULL AND status = 'running'"),
+        partial(
+            "run_workspace",
+            "tenant_id",
+            "workspace",
+            where="workspace IS NOT NULL AND status = 'running'",
+        ),
         sa.Index("run_newest", "tenant_id", "created_at"),
     )
     id: str = Field(primary_key=True, max_length=64)
@@ -220,6 +228,17 @@ class Run(SQLModel, table=True):
     admitted_at: int | None = micros()
     started_at: int | None = micros()
     finished_at: int | None = micros()
+    workspace: str | None = None
+    """Its name; one live run at a time works on it."""
+
+    tree: dict[str, Any] | None = json_field()
+    """What a git URL came to: digest, bytes, files, commit. Chosen once, by `validate`."""
+
+    ending: dict[str, Any] | None = json_field()
+    """Its commands are over: the end that is written once its artifacts are collected."""
+
+    artifacts_error: str | None = None
+    """Why its artifacts are not, or not all, in the store."""
 
 
 class Lease(SQLModel, table=True):
@@ -371,13 +390,3 @@ class Event(SQLModel, table=True):
     at: int = micros(nullable=False)
     name: str = Field(max_length=64)
     data: dict[str, Any] = json_field(nullable=False)
-
-
-class OutputChunk(SQLModel, table=True):
-    """A piece of one stream, at its byte offset; pieces never overlap."""
-
-    __tablename__ = "output_chunks"
-    execution_id: str = Field(primary_key=True, max_length=128)
-    stream: str = Field(primary_key=True, max_length=8)
-    start: int = Field(primary_key=True, sa_type=sa.BigInteger)
-    data: bytes

@@ -114,6 +114,8 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "labels": load(row["labels"]),
         "priority": row["priority"],
         "workspace": spec.get("workspace"),
+        "tree": load(row["tree"]) or spec.get("tree"),
+        "artifacts_error": row["artifacts_error"],
         "key": row["idempotency_key"],
         "retry_of": row["retry_of"],
         "created_at": iso(row["created_at"]),
