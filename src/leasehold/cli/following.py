@@ -14,6 +14,7 @@ from leasehold.cli import codes
 from leasehold.cli.door import Door
 from leasehold.cli.output import ProgressLine, duration, short
 from leasehold.domain.lifecycle import EXECUTION_ENDS, RUN_ENDS, LeaseStatus
+from leasehold.domain.specs import SETUP
 from leasehold.store import executions, operator, views
 from leasehold.store.database import Row, Tx
 
@@ -41,6 +42,7 @@ class Piece:
     stream: str
     offset: int
     data: bytes
+    is_setup: bool = False
 
 
 Sink: TypeAlias = Callable[[Piece], None]
@@ -52,7 +54,8 @@ def to_streams(out: BinaryIO, err: BinaryIO, *, progress: ProgressLine) -> Sink:
     def write(piece: Piece) -> None:
         # From the first byte on the terminal is the command's: no line of ours between.
         progress.end()
-        target = out if piece.stream == "stdout" else err
+        # stdout is the commands' own: what prepares the workspace is told beside it.
+        target = out if piece.stream == "stdout" and not piece.is_setup else err
         target.write(piece.data)
         target.flush()
 
@@ -127,7 +130,8 @@ class Follower:
                 tx, row["id"], stream=stream, offset=offset, limit_bytes=_TURN_BYTES
             )[: stored - offset]
             if data:  # else retention has pruned it
-                pieces.append(Piece(row["id"], stream, offset, data))
+                is_setup = row["command_index"] == SETUP
+                pieces.append(Piece(row["id"], stream, offset, data, is_setup))
                 behind = behind or offset + len(data) < stored
         return behind
 

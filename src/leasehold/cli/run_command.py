@@ -6,6 +6,7 @@ stdout and stderr come through as bytes while it runs, and its exit code is ours
 
 import base64
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, TextIO
 
 import typer
@@ -35,7 +36,11 @@ _FIELDS: Final = {
     "output_cap_bytes": "--output-cap",
     "retries": "--retries",
     "priority": "--priority",
-    "workspace": "--workspace",
+    "workspace": "--workspace-name",
+    "tree": "--workspace",
+    "setup_timeout_s": "--setup-timeout",
+    "setup": "--setup",
+    "artifacts": "--artifacts",
     "labels": "--label",
     "env": "-e",
     "name": "--provider",
@@ -82,10 +87,28 @@ def run(
     workspace: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR",
-            help="A name that scopes reuse (reuse_by_workspace); files are not carried yet.",
+            metavar="DIR|URL",
+            help="The tree that it works on: a directory, or a git URL (URL#REF).",
         ),
     ] = None,
+    workspace_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What scopes reuse; the directory or URL if not given."
+        ),
+    ] = None,
+    setup: Annotated[
+        str | None,
+        typer.Option(metavar="SCRIPT", help="Run by `sh -c` before the command, once a tree."),
+    ] = None,
+    setup_timeout: Annotated[str | None, typer.Option(help="Of the set-up; 10m.")] = None,
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Files to keep in the store; repeat it."),
+    ] = None,
+    sync_back: Annotated[
+        bool, typer.Option("--sync-back", help="Bring home what it changed in --workspace.")
+    ] = False,
     cwd: Annotated[
         str | None, typer.Option(help="Working directory, inside the sandbox.")
     ] = None,
@@ -116,7 +139,7 @@ def run(
     chosen = [name for name in (env, provider, lease) if name is not None]
     if len(chosen) > 1:
         raise BadInputError("--env, --provider and --lease: give one of them")
-    body = {
+    body: dict[str, Any] = {
         "commands": [{"argv": command, "cwd": cwd, "stdin": read_stdin() if stdin else ""}],
         "env": pairs(env_vars, option="-e"),
         "timeout_s": timeout,
@@ -127,29 +150,62 @@ def run(
         "idempotent": idempotent,
         "priority": priority,
         "labels": pairs(label, option="--label"),
-        "workspace": workspace,
+        "workspace": workspace_name,
+        "artifacts": artifacts or [],
+        "sync_back": sync_back,
     }
+    if setup is not None:
+        body["setup"] = {"argv": ["sh", "-c", setup], "cwd": cwd}
     # What was not said is left out: then the spec's own default stands.
     body |= {
         name: value
-        for name, value in (("grace_s", grace), ("output_cap_bytes", output_cap))
+        for name, value in (
+            ("grace_s", grace),
+            ("output_cap_bytes", output_cap),
+            ("setup_timeout_s", setup_timeout),
+        )
         if value is not None
     }
-    spec = _spec(body)
-
-    from leasehold.cli import interrupting
+    from leasehold.cli import carrying, interrupting
     from leasehold.cli.door import settings
     from leasehold.cli.footing import Footing, need_stack
 
+    home = _home_of(workspace, sync_back=sync_back, detach=detach)
+    if workspace is None:
+        _spec(body)  # before anything is looked for: what was typed wrong is said at once
     found = settings()
+    if workspace is not None:
+        name, body["tree"] = carrying.tree_of(found, workspace)
+        body["workspace"] = workspace_name or name
+    spec = _spec(body)
     place = _Place(env=env, provider=provider, lease=lease)
     if detach:
         need_stack(found, "--detach")
         _detached(found, spec, place, key, as_json=as_json)
         return
     with interrupting.terminable(), Footing(found) as footing:
-        code = _followed(found, footing, spec, place, key, on_interrupt, as_json=as_json)
+        code = _followed(
+            found, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
+        )
     raise typer.Exit(code)
+
+
+def _home_of(workspace: str | None, *, sync_back: bool, detach: bool) -> Path | None:
+    """
+    Return the directory that changes are brought home to, or None if nobody asked.
+
+    Raises:
+        BadInputError: There is none, or nobody would wait for them.
+    """
+    from leasehold.cli.carrying import is_url
+
+    if not sync_back:
+        return None
+    if workspace is None or is_url(workspace):
+        raise BadInputError("--sync-back: needs --workspace with a directory")
+    if detach:
+        return None  # `runs artifacts ID --sync-back DIR` brings them later
+    return Path(workspace)
 
 
 def _spec(body: dict[str, Any]) -> "RunSpec":
@@ -260,6 +316,7 @@ def _followed(
     on_interrupt: OnInterrupt,
     *,
     as_json: bool,
+    home: Path | None,
 ) -> int:
     from leasehold.cli import following, interrupting
     from leasehold.cli.door import Door
@@ -287,12 +344,27 @@ def _followed(
             return code
         last = following.until_released(door, row["id"], tick=footing.keep)
         following.say_debt(last)
+        _bring_home(door, row["id"], home)
         if collected:
             _emit(door, row["id"], collected)
         else:
             following.say_dropped(follower.last)
             following.say_end(follower.row)
         return follower.exit_code()
+
+
+def _bring_home(door: "Door", run_id: str, home: Path | None) -> None:
+    """Bring home what the run changed, and say what it left that is not in the store."""
+    from leasehold.cli import carrying
+    from leasehold.store import artifacts, views
+
+    row = door.read(lambda tx: views.run_row(tx, run_id))
+    if row is not None and row["artifacts_error"]:
+        say(f"not all that it left was kept: {row['artifacts_error']}")
+    if home is None or row is None or row["artifacts_error"] == "not collected":
+        return
+    lines = door.read(lambda tx: artifacts.of_run(tx, run_id, kinds=("changed", "deleted")))
+    carrying.bring_home(door.settings, home, lines)
 
 
 class _Collected:

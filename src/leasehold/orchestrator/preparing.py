@@ -27,7 +27,10 @@ from leasehold.domain.fingerprint import setup_mark
 from leasehold.domain.lifecycle import EndKind, RunStatus, Step
 from leasehold.domain.specs import SETUP
 from leasehold.errors import (
+    BlobMissingError,
+    BlobsUnavailableError,
     CapacityError,
+    ConfigRejectedError,
     HostileTreeError,
     InterruptedCallError,
     LeaseholdError,
@@ -42,6 +45,17 @@ from leasehold.store import moves
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 from leasehold.trees import reading
+
+_TRIES_IN_A_USED_ONE: Final = 2
+_NOT_THE_SANDBOX: Final = frozenset(
+    {
+        BlobMissingError.code,
+        BlobsUnavailableError.code,
+        HostileTreeError.code,
+        InterruptedCallError.code,
+    }
+)
+"""Troubles that another sandbox would have as well."""
 
 ROOT: Final = "."
 """Where a tree goes: the directory in which commands start."""
@@ -239,16 +253,18 @@ def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None
     assert lease is not None
     _say(tx, job, "workspace.failed", {"code": outcome.code, "message": outcome.message})
     tries = run["infra_attempts"] + (1 if outcome.counts else 0)
+    used = "replaces" in (load(lease["facts"]).get("tree") or {})
+    refused = outcome.code == ConfigRejectedError.code or tries >= _TRIES_IN_A_USED_ONE
+    if used and refused and outcome.code not in _NOT_THE_SANDBOX:
+        fate = fates.after_trouble(
+            job.spec, infra_attempts=tries, code=outcome.code, message=outcome.message
+        )
+        return ending.follow(tx, context, job, fate, sound=False)
     if outcome.permanent:
-        used = "replaces" in (load(lease["facts"]).get("tree") or {})
-        fate: fates.Fate = fates.End(RunStatus.FAILED, outcome.code, outcome.message)
-        if used and outcome.code == "config_rejected":
-            fate = fates.after_trouble(
-                job.spec, infra_attempts=tries, code=outcome.code, message=outcome.message
-            )
-        elif outcome.code == "config_rejected":
-            fate = fates.End(RunStatus.FAILED, HostileTreeError.code, outcome.message)
-        return ending.follow(tx, context, job, fate, sound=not used)
+        is_tree = outcome.code == ConfigRejectedError.code
+        code = HostileTreeError.code if is_tree else outcome.code
+        end = fates.End(RunStatus.FAILED, code, outcome.message)
+        return ending.follow(tx, context, job, end, sound=False)
     spent = tries >= job.spec.max_infra_attempts
     return looking.look_again(
         tx,
