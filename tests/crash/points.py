@@ -31,6 +31,7 @@ ELSEWHERE: Final = {
     "local:kill_supervisor": "the provider's own tests: a supervisor that does not answer",
     "local:put": "the provider's own tests: files of workspaces",
     "local:put_aside": "as above",
+    "git.clone": "tests/workspaces: a clone is repeated from nothing",
     "commit.clock.unsent": "test_broker: a broker that is away",
     "commit.clock.pace": "tests/time: a wall clock that is set",
     "commit.sweep.lost": "the sweep's own tests: it decides nothing that a run waits for",

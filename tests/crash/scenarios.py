@@ -270,7 +270,7 @@ _LOCAL: Final = [
 _LEFT_OUT: Final = {
     "local": {"retain", "two-commands", "cancel-in-acquire"},
     "fake_plugin": {"retain", "two-commands", "cancel-in-acquire", "retry", "timeout", "cancel"}
-    | {"held", "output"},
+    | {"held", "output", "workspace"},
 }
 """Only what differs from `fake` is told again: the engine below is the same one."""
 

@@ -1,11 +1,11 @@
 """A run finds its tree in the sandbox, and what prepares it goes first."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from leasehold.blobs import Blobs
-from leasehold.store.database import Row
 from story.conftest import House
 from workspaces import trees
 
@@ -16,11 +16,6 @@ def sandbox(lab: House, lease_id: str) -> Path:
 
 def started(lab: House, run_id: str) -> list[int]:
     return [row["command_index"] for row in lab.executions(run_id)]
-
-
-def kept(lab: House, run_id: str) -> Row:
-    """Let a run in a sandbox that is retained come to its end; return its row."""
-    return lab.over(run_id)
 
 
 def test_the_tree_lies_in_the_sandbox_and_the_lease_says_which(
@@ -45,7 +40,7 @@ def test_an_unchanged_tree_is_not_put_again_and_keeps_what_a_run_did(
 ) -> None:
     packed = trees.store(blobs, trees.write(tmp_path / "w", {"a.txt": "one"}))
     lab.environment(policy="reuse_by_workspace")
-    spec = {"workspace": "/w", "tree": trees.spec(packed)}
+    spec: dict[str, Any] = {"workspace": "/w", "tree": trees.spec(packed)}
     lab.over(lab.submit(*["write", "a.txt", "changed"], **spec))
     lab.quiet()
     second = lab.over(lab.submit("true", **spec))
@@ -59,10 +54,13 @@ def test_a_changed_tree_replaces_files_and_leaves_what_it_does_not_know(
     first = trees.store(blobs, trees.write(tmp_path / "1", {"a": "1", "b": "1"}))
     second = trees.store(blobs, trees.write(tmp_path / "2", {"a": "2"}))
     lab.environment(policy="reuse_by_workspace")
+    leases = []
     for packed in (first, second):
         row = lab.over(lab.submit("true", workspace="/w", tree=trees.spec(packed)))
+        leases.append(row["lease_id"])
         lab.quiet()
-    assert trees.read(sandbox(lab, row["lease_id"])) == {"a": "2", "b": "1"}
+    assert leases[0] == leases[1]
+    assert trees.read(sandbox(lab, leases[1])) == {"a": "2", "b": "1"}
 
 
 def test_a_used_sandbox_that_cannot_take_the_tree_is_given_up_for_a_new_one(

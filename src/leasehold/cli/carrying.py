@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from leasehold.store.database import Row
 
 _SHOWN: Final = 5
+_KINDS: Final = frozenset({"https", "ssh", "file"})
+"""What may be a git URL at all; the workers' setting decides."""
 
 
 def is_url(workspace: str) -> bool:
@@ -28,7 +30,13 @@ def tree_of(settings: "Settings", workspace: str) -> tuple[str, dict[str, Any]]:
         BlobsUnavailableError: The store does not take it.
     """
     if is_url(workspace):
+        from leasehold.trees.cloning import check_url
+
         url, _, ref = workspace.partition("#")
+        try:
+            check_url(url, schemes=_KINDS)
+        except BadInputError as error:
+            raise BadInputError(f"--workspace: {error}", field="--workspace") from None
         return url, {"git": url, **({"ref": ref} if ref else {})}
     from leasehold.blobs import Blobs
     from leasehold.trees.packing import pack

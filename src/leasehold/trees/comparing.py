@@ -2,11 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from leasehold.trees import ignoring
 from leasehold.trees.ignoring import Ignored
-from leasehold.trees.reading import Kind, Limits, members
+from leasehold.trees.reading import Content, Kind, Limits, members
 
 PART: Final = 1024 * 1024
 LINK: Final = "link:"
@@ -67,7 +67,7 @@ class _Head:
             self.data += part[:room]
 
 
-def hashed(source: IO[bytes], target: "_Head | BinaryIO") -> str:
+def hashed(source: Content, target: "_Head | BinaryIO") -> str:
     """Copy a file and return its SHA-256."""
     seen = hashlib.sha256()
     while part := source.read(PART):

@@ -11,13 +11,13 @@ is kept, and nothing is called deleted.
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO, Final, cast
+from typing import BinaryIO, Final, cast
 
 from pathspec import GitIgnoreSpec
 
 from leasehold.errors import HostileTreeError
 from leasehold.trees.comparing import LINK, Base, Entry, hashed
-from leasehold.trees.reading import Kind, Limits, Member, members, stays_inside
+from leasehold.trees.reading import Content, Kind, Limits, Member, members, stays_inside
 
 MAX_SKIPPED: Final = 100
 """Skipped files that are named; more are only counted."""
@@ -133,7 +133,7 @@ class Gatherer:
                     self.result.add(Found(kind="deleted", path=path, base=entry.content))
         return self.result
 
-    def _look(self, path: str, member: Member, content: IO[bytes] | None) -> None:
+    def _look(self, path: str, member: Member, content: Content | None) -> None:
         if member.kind is Kind.DIRECTORY:
             return
         globs = {index for index, spec in enumerate(self._specs) if spec.match_file(path)}
@@ -190,7 +190,7 @@ class Gatherer:
         self,
         path: str,
         member: Member,
-        content: IO[bytes] | None,
+        content: Content | None,
         *,
         is_artifact: bool,
         compared: bool,

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from leasehold.errors import HostileTreeError
 
@@ -75,7 +75,7 @@ class _Bounded(tarfile.TarInfo):
         return found
 
 
-def members(source: BinaryIO, limits: Limits) -> Iterator[tuple[Member, IO[bytes] | None]]:
+def members(source: BinaryIO, limits: Limits) -> Iterator[tuple[Member, Content | None]]:
     """
     Yield each member, and of a file what it holds, to be read before the next one is asked for.
 
@@ -97,7 +97,8 @@ def members(source: BinaryIO, limits: Limits) -> Iterator[tuple[Member, IO[bytes
                 _check_above(member.path, links)
                 if member.kind is Kind.LINK:
                     links.add(member.path)
-                yield member, tar.extractfile(info) if member.kind is Kind.FILE else None
+                file = tar.extractfile(info) if member.kind is Kind.FILE else None
+                yield member, Content(file) if file is not None else None
     except HostileTreeError:
         raise
     except (tarfile.TarError, RecursionError, EOFError, ValueError, OverflowError) as error:
