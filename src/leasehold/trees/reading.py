@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, BinaryIO, Final, cast
+from typing import IO, Any, BinaryIO, Final, cast
 
 from leasehold.errors import HostileTreeError
 
@@ -73,6 +73,25 @@ class _Bounded(tarfile.TarInfo):
             raise HostileTreeError("a sparse file, or one of less than no bytes")
         found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # tarfile's own door for this
         return found
+
+
+class Content:
+    """What one file holds; it ends where its header said, or the whole is refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """
+        Return up to so many bytes.
+
+        Raises:
+            HostileTreeError: The stream ended before.
+        """
+        try:
+            return self._file.read(size)
+        except (tarfile.TarError, EOFError) as error:
+            raise HostileTreeError(f"no tar stream: {error}") from error
 
 
 def members(source: BinaryIO, limits: Limits) -> Iterator[tuple[Member, Content | None]]:
