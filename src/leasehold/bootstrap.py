@@ -18,14 +18,16 @@ import psutil
 
 from leasehold import log
 from leasehold import settings as knobs
+from leasehold.blobs import Blobs
 from leasehold.domain.timers import Timers
 from leasehold.errors import BadInputError
 from leasehold.ids import new_id
-from leasehold.orchestrator.jobs import Context, Message
+from leasehold.orchestrator.jobs import Context, FileLimits, Message
 from leasehold.provider.registry import Registry
 from leasehold.settings import Settings
 from leasehold.store import environments, restored, schema
 from leasehold.store.database import Database
+from leasehold.trees.reading import Limits
 from leasehold.vault import making
 from leasehold.vault.vault import Vault
 
@@ -86,6 +88,9 @@ class App:
             worker_id=worker_id,
             publish=publish,
             nudge=nudge,
+            blobs=Blobs(self.settings.store_address),
+            limits=file_limits(self.settings),
+            git_schemes=git_schemes(self.settings),
             max_concurrent=self.settings.max_concurrent,
             max_per_tenant=self.settings.max_per_tenant,
             max_queued=self.settings.max_queued,
@@ -108,6 +113,23 @@ class App:
         return Registry.load(settings_for, allow_fake=self.settings.allow_fake)
 
 
+def file_limits(settings: Settings) -> FileLimits:
+    """Return how much may go into a sandbox and come out of it."""
+    return FileLimits(
+        workspace=Limits(
+            files=settings.max_workspace_files, bytes=settings.max_workspace_bytes
+        ),
+        artifacts=Limits(files=settings.max_artifacts, bytes=settings.max_artifacts_bytes),
+        artifact_bytes=settings.max_artifact_bytes,
+    )
+
+
+def git_schemes(settings: Settings) -> frozenset[str]:
+    """Return what a git URL may begin with; an embedded home's disk is its user's own."""
+    embedded = {"file"} if settings.database_url is None else set()
+    return frozenset(settings.git_schemes.split(",")) | embedded
+
+
 def build(
     settings: Settings,
     *,
@@ -124,6 +146,8 @@ def build(
         BadInputError: A timer breaks a promise.
     """
     timers = timers_of(settings)
+    if settings.store_url is not None:
+        Blobs(settings.store_url).check()
     database = database or Database(
         settings.database_address, pool_size=pool_size, wall_us=wall_us
     )

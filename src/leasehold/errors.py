@@ -84,6 +84,25 @@ class FullError(ConflictError):
         self.retry_after_s = retry_after_s
 
 
+class HostileTreeError(LeaseholdError):
+    """A tree of files was refused: it would leave its directory, or is beyond a limit."""
+
+    code = "workspace_rejected"
+
+
+class BlobMissingError(LeaseholdError):
+    """The store does not hold what a run names, or holds something else under its name."""
+
+    code = "workspace_unavailable"
+
+
+class BlobsUnavailableError(LeaseholdError):
+    """The store of workspaces and artifacts did not answer."""
+
+    code = "blobs_unavailable"
+    retryable = True
+
+
 class StoreUnavailableError(LeaseholdError):
     """The database did not answer; nothing is known of the last commit."""
 
@@ -219,6 +238,10 @@ RUN_CODES: dict[str, str] = {
     "cwd_rejected": "the working directory is outside of the sandbox or missing",
     "lease_unavailable": "the lease that the run names has ended",
     "execution_lost": "the command may have run and its fate is unknown; it is not repeated",
+    "workspace_unavailable": "the workspace's files are not to be had",
+    "workspace_rejected": "the workspace's files were refused: hostile, or beyond a limit",
+    "setup_failed": "the workspace's set-up command failed",
+    "setup_timeout": "the workspace's set-up command ran longer than its timeout",
     "infra_exhausted": "the infrastructure failed too often; the run is parked",
     "provider_error": "the provider failed for good",
     "internal": "a fault of ours; the log has the trace under the run's id",

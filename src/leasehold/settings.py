@@ -84,6 +84,28 @@ class Settings(BaseSettings):
     clock_batch: int = Field(default=200, ge=1, le=10_000)
     """Rows of each kind that one turn of the clock handles, at most."""
 
+    store_url: str | None = None
+    """Where workspaces and artifacts are kept: a directory or an fsspec URL (``s3://bucket/key``,
+    with the extra `s3`), the same for every process; default ``<home>/store``."""
+
+    max_workspace_bytes: int = Field(default=1024**3, ge=1)
+    """Of all files of one workspace."""
+
+    max_workspace_files: int = Field(default=100_000, ge=1)
+    """Files, directories and links of one workspace."""
+
+    max_artifact_bytes: int = Field(default=256 * 1024**2, ge=1)
+    """Of one artifact; a bigger one is skipped, and that is noted."""
+
+    max_artifacts_bytes: int = Field(default=1024**3, ge=1)
+    """Of all artifacts and changed files of one run."""
+
+    max_artifacts: int = Field(default=10_000, ge=1)
+    """Artifacts and changed files of one run."""
+
+    git_schemes: str = Field(default="https,ssh", pattern="^[a-z]+(,[a-z]+)*$")
+    """What a workspace's git URL may begin with (`file` reads a worker's own disk)."""
+
     events: bool = False
     """Send Celery task events, so that Flower lists every step."""
 
@@ -146,6 +168,11 @@ class Settings(BaseSettings):
     def secret_keys_path(self) -> Path:
         """Return the file of the keys that encrypt secrets, which may not exist yet."""
         return (self.secret_keys_file or self.home / "secret-keys").absolute()
+
+    @property
+    def store_address(self) -> str:
+        """Return where workspaces and artifacts are kept."""
+        return self.store_url or str((self.home / "store").absolute())
 
     @property
     def host_home(self) -> Path:

@@ -26,6 +26,7 @@ from crash.acts import (
     reused,
 )
 from crash.harness import Cell, Engine
+from crash.workspace import with_workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,10 @@ ONE: Final = {"run": Expected()}
 NOTHING: Final = Expected(
     status="cancelled", code="cancelled", starts=(0, 0), stdout=(), stderr=()
 )
+THRICE: Final = Expected(starts=(3, 3), stdout=(b"one two\n",) * 3, stderr=(b"three\n",) * 3)
+OFTEN: Final = Expected(starts=(3, 9), stdout=None, stderr=None)
+"""A supervisor that is slow is proven never to start; then the set-up comes once more."""
+
 TWICE: Final = Expected(starts=(2, 2), stdout=(b"one two\n",) * 2, stderr=(b"three\n",) * 2)
 BIG: Final = 2_500_000
 
@@ -166,6 +171,13 @@ def _family(provider: str) -> list[Scenario]:
             since="provider.poll:before",
             act=one_run(provider, command={"fill": BIG}),
             expect={"run": Expected(stdout=(b"x" * BIG + b"one two\n",))},
+        ),
+        Scenario(
+            name="workspace",
+            provider=provider,
+            since="provider.acquire:after",
+            act=with_workspace(provider),
+            expect={"run": THRICE if provider == "fake" else OFTEN},
         ),
     ]
 
@@ -273,7 +285,7 @@ _LOCAL: Final = [
 _LEFT_OUT: Final = {
     "local": {"retain", "two-commands", "cancel-in-acquire"},
     "fake_plugin": {"retain", "two-commands", "cancel-in-acquire", "retry", "timeout", "cancel"}
-    | {"held", "output"},
+    | {"held", "output", "workspace"},
 }
 """Only what differs from `fake` is told again: the engine below is the same one."""
 

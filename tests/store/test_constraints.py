@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from leasehold.store.database import Database, Tx
 from leasehold.store.tables import METADATA
 from store.rows import (
+    insert_artifact,
     insert_execution,
     insert_held,
     insert_lease,
@@ -51,6 +52,8 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
         insert_worker(tx),
         tx.run("UPDATE sessions SET status = 'expired'"),
     ),
+    "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
+    "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "environmentstatus_known": lambda tx: tx.run(
         "INSERT INTO environments (id, tenant_id, name, status, provider, spec, created_at,"
         " updated_at) VALUES ('e', 'default', 'e', 'lost', 'fake', '{}', 1, 1)"
@@ -99,6 +102,10 @@ def test_every_unique_index_holds(database: Database) -> None:
         insert_lease(tx, run_id="r")
         insert_lease(tx, status="acquiring", run_id="r")
 
+    def two_live_runs_on_a_workspace(tx: Tx) -> None:
+        insert_run(tx, workspace="/w")
+        insert_run(tx, workspace="/w")
+
     def two_open_executions(tx: Tx) -> None:
         run = insert_run(tx)
         insert_execution(tx, run, lease_id="l")
@@ -122,6 +129,7 @@ def test_every_unique_index_holds(database: Database) -> None:
         two_runs_on_a_lease,
         two_leases_on_a_sandbox,
         two_leases_of_a_run,
+        two_live_runs_on_a_workspace,
         two_open_executions,
         a_number_twice,
         overlapping_output,
@@ -135,5 +143,6 @@ def test_what_partial_indexes_leave_out_may_repeat(database: Database) -> None:
     with database.write("test") as tx:
         for _ in range(2):
             insert_run(tx, idempotency_key=None)
+            insert_run(tx, workspace="/w", status="queued")
             insert_lease(tx, status="released", sandbox_id="s")
         insert_lease(tx, status="idle", sandbox_id="s")

@@ -219,6 +219,21 @@ def parked_with_a_lease(tx: Tx) -> None:
     insert_lease(tx, run_id=run["id"])
 
 
+@breaks("a run whose end is decided runs nothing any more")
+def run_that_goes_on_after_its_end(tx: Tx) -> None:
+    run, lease = insert_held(tx)
+    tx.run("UPDATE runs SET ending = '{}', step = 'heartbeat' WHERE id = :id", id=run["id"])
+    assert not invariants.check(tx)
+    insert_execution(tx, run, lease_id=lease["id"])
+
+
+@breaks("a workspace has at most one live run")
+def two_runs_on_a_workspace(tx: Tx) -> None:
+    without_index(tx, "run_workspace")
+    insert_run(tx, workspace="/w")
+    insert_run(tx, workspace="/w")
+
+
 @breaks("a claimed row is not due")
 def claimed_and_due(tx: Tx) -> None:
     insert_worker(tx)

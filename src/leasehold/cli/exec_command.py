@@ -6,7 +6,7 @@ import typer
 
 from leasehold.cli.codes import EPILOG
 from leasehold.cli.options import AsJson, LeaseId, pairs
-from leasehold.cli.run_command import OnInterrupt, Place, follow, parsed, read_stdin
+from leasehold.cli.submitting import OnInterrupt, Place, follow, parsed, read_stdin
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,5 +59,7 @@ def exec_(
     need_stack(found, "exec")
     place = Place(env=None, provider=None, lease=lease, visit=True)
     with interrupting.terminable(), Footing(found) as footing:
-        code = follow(found, footing, spec, place, None, on_interrupt, as_json=as_json)
+        code = follow(
+            found, footing, spec, place, None, on_interrupt, as_json=as_json, home=None
+        )
     raise typer.Exit(code)

@@ -113,6 +113,8 @@ def _queued(tx: Tx, context: Context, row: Row) -> Explanation:
         changes = "a slot becomes free"
     if row["wanted_lease_id"]:
         changes = "the run that uses the lease ends"
+    if why.startswith("workspace "):
+        changes = "that run ends: runs of one workspace take turns"
     return _of_run(row, why, changes, until, ahead=ahead, priority=row["priority"])
 
 
@@ -121,6 +123,7 @@ def _running(tx: Tx, row: Row) -> Explanation:
     trouble = f"{row['code']}: {row['message']}" if row["code"] else None
     details: dict[str, Any] = {
         "step": row["step"],
+        "collecting": row["artifacts_error"] if row["ending"] else None,
         "attempt": row["attempt"],
         "infra_attempts": row["infra_attempts"],
         "last_trouble": trouble,

@@ -14,6 +14,7 @@ from leasehold.cli import codes
 from leasehold.cli.door import Door
 from leasehold.cli.output import ProgressLine, duration, short
 from leasehold.domain.lifecycle import EXECUTION_ENDS, RUN_ENDS, LeaseStatus
+from leasehold.domain.specs import SETUP
 from leasehold.store import executions, operator, views
 from leasehold.store.database import Row, Tx
 
@@ -43,6 +44,10 @@ class Piece:
     offset: int
     data: bytes
 
+    @property
+    def is_setup(self) -> bool:
+        return self.command == SETUP
+
 
 Sink: TypeAlias = Callable[[Piece], None]
 
@@ -53,7 +58,8 @@ def to_streams(out: BinaryIO, err: BinaryIO, *, progress: ProgressLine) -> Sink:
     def write(piece: Piece) -> None:
         # From the first byte on the terminal is the command's: no line of ours between.
         progress.end()
-        target = out if piece.stream == "stdout" else err
+        # stdout is the commands' own: what prepares the workspace is told beside it.
+        target = out if piece.stream == "stdout" and not piece.is_setup else err
         target.write(piece.data)
         target.flush()
 

@@ -4,46 +4,19 @@
 stdout and stderr come through as bytes while it runs, and its exit code is ours.
 """
 
-import base64
-import sys
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leasehold.cli import command_lines
-from leasehold.cli.codes import EPILOG, say
-from leasehold.cli.options import TENANT, AsJson, as_option, pairs, with_secrets
-from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
+from leasehold.cli.codes import EPILOG
+from leasehold.cli.options import AsJson, pairs, with_secrets
+from leasehold.cli.submitting import OnInterrupt, Place, detached, follow, parsed, read_stdin
+from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.cli.footing import Footing
-    from leasehold.domain.specs import RunSpec
-    from leasehold.orchestrator.submit import Request
-    from leasehold.store.database import Row
-
-OnInterrupt = Literal["ask", "cancel", "detach"]
-DEFAULT_ENVIRONMENT: Final = "local"
-_FIELDS: Final = {
-    "commands.0.cwd": "--cwd",
-    "commands.0.stdin": "--stdin",
-    "commands.0.argv": "CMD",
-    "commands": "--commands",
-    "requires": "--require",
-    "timeout_s": "--timeout",
-    "queue_timeout_s": "--queue-timeout",
-    "start_timeout_s": "--start-timeout",
-    "deadline_s": "--deadline",
-    "grace_s": "--grace",
-    "output_cap_bytes": "--output-cap",
-    "retries": "--retries",
-    "priority": "--priority",
-    "workspace": "--workspace",
-    "labels": "--label",
-    "env": "-e",
-    "name": "--provider",
-    "provider": "--provider",
-}
+    pass
 
 
 def add_to(app: typer.Typer) -> None:
@@ -103,10 +76,28 @@ def run(
     workspace: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR",
-            help="A name that scopes reuse (reuse_by_workspace); files are not carried yet.",
+            metavar="DIR|URL",
+            help="The tree that it works on: a directory, or a git URL (URL#REF).",
         ),
     ] = None,
+    workspace_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What scopes reuse; the directory or URL if not given."
+        ),
+    ] = None,
+    setup: Annotated[
+        str | None,
+        typer.Option(metavar="SCRIPT", help="Run by `sh -c` before the command, once a tree."),
+    ] = None,
+    setup_timeout: Annotated[str | None, typer.Option(help="Of the set-up; 10m.")] = None,
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Files to keep in the store; repeat it."),
+    ] = None,
+    sync_back: Annotated[
+        bool, typer.Option("--sync-back", help="Bring home what it changed in --workspace.")
+    ] = False,
     cwd: Annotated[
         str | None, typer.Option(help="Working directory, inside the sandbox.")
     ] = None,
@@ -156,211 +147,59 @@ def run(
         "priority": priority,
         "labels": pairs(label, option="--label"),
         "requires": pairs(require, option="--require"),
-        "workspace": workspace,
+        "workspace": workspace_name,
+        "artifacts": artifacts or [],
+        "sync_back": sync_back,
     }
+    if setup is not None:
+        body["setup"] = {"argv": ["sh", "-c", setup], "cwd": cwd}
     # What was not said is left out: then the spec's own default stands.
     body |= {
         name: value
-        for name, value in (("grace_s", grace), ("output_cap_bytes", output_cap))
+        for name, value in (
+            ("grace_s", grace),
+            ("output_cap_bytes", output_cap),
+            ("setup_timeout_s", setup_timeout),
+        )
         if value is not None
     }
-    spec = parsed(body)
-
-    from leasehold.cli import interrupting
+    from leasehold.cli import carrying, interrupting
     from leasehold.cli.door import settings
     from leasehold.cli.footing import Footing, need_stack
 
+    home = _home_of(workspace, sync_back=sync_back, detach=detach)
+    if workspace is None:
+        parsed(body)  # before anything is looked for: what was typed wrong is said at once
     found = settings()
+    if workspace is not None:
+        name, body["tree"] = carrying.tree_of(found, workspace)
+        body["workspace"] = workspace_name or name
+    spec = parsed(body)
     place = Place(env=env, provider=provider, lease=lease)
     if detach:
         need_stack(found, "--detach")
-        _detached(found, spec, place, key, as_json=as_json)
+        detached(found, spec, place, key, as_json=as_json)
         return
     with interrupting.terminable(), Footing(found) as footing:
-        code = follow(found, footing, spec, place, key, on_interrupt, as_json=as_json)
+        code = follow(
+            found, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
+        )
     raise typer.Exit(code)
 
 
-def parsed(body: dict[str, Any]) -> "RunSpec":
-    """Return the spec; what is wrong in it is refused in the words of the options."""
-    from leasehold.domain.specs import RunSpec, parse
-
-    try:
-        return parse(RunSpec, body)
-    except BadInputError as error:
-        raise as_option(error, _FIELDS) from None
-
-
-def read_stdin() -> str:
+def _home_of(workspace: str | None, *, sync_back: bool, detach: bool) -> Path | None:
     """
-    Return our stdin as base64.
+    Return the directory that changes are brought home to, or None if nobody asked.
 
     Raises:
-        BadInputError: It holds more than a run may carry.
+        BadInputError: There is none, or nobody would wait for them.
     """
-    from leasehold.domain.specs import MAX_STDIN_BYTES
+    from leasehold.cli.carrying import is_url
 
-    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
-    if len(data) > MAX_STDIN_BYTES:
-        raise BadInputError(
-            f"--stdin: more than {MAX_STDIN_BYTES} bytes (4 MiB); put it into a file that the"
-            " sandbox can reach",
-            field="--stdin",
-        )
-    return base64.b64encode(data).decode()
-
-
-class Place:
-    """Where a run is to happen, as it was typed."""
-
-    def __init__(
-        self,
-        *,
-        env: str | None,
-        provider: str | None,
-        lease: str | None,
-        visit: bool = False,
-    ) -> None:
-        self.env, self.provider, self.lease, self.visit = env, provider, lease, visit
-
-    def request(self, door: "Door", spec: "RunSpec", key: str | None) -> "Request":
-        """
-        Return the request; its environment is made if it may be.
-
-        Raises:
-            ConflictError: The environment of that name belongs to another provider.
-        """
-        from leasehold.ids import new_id
-        from leasehold.orchestrator.submit import Request
-
-        lease_id = door.resolve("lease", self.lease) if self.lease else None
-        environment = None if lease_id else self.env or self._made(door)
-        return Request(
-            spec=spec,
-            environment=environment,
-            lease_id=lease_id,
-            visit=self.visit,
-            # With a key of our own a submit whose answer was lost may be asked again.
-            key=key or f"cli-{new_id()}",
-            tenant_id=TENANT,
-        )
-
-    def _made(self, door: "Door") -> str:
-        from leasehold.domain.specs import EnvironmentSpec, parse
-        from leasehold.orchestrator import submit
-
-        name = self.provider or DEFAULT_ENVIRONMENT
-        body = {"name": name, "provider": name}
-        try:
-            spec = parse(EnvironmentSpec, body)
-        except BadInputError as error:
-            raise as_option(error, _FIELDS) from None
-        row = door.write(
-            "environment", lambda tx: submit.ensure_environment(tx, spec, tenant_id=TENANT)
-        )
-        if self.provider and row["provider"] != self.provider:
-            raise ConflictError(
-                f"environment {name} belongs to provider {row['provider']}; name it with --env"
-            )
-        return name
-
-
-def _submit(door: "Door", request: "Request") -> "Row":
-    from leasehold.orchestrator import submit
-
-    row, _ = door.write("submit", lambda tx: submit.submit(tx, door.context, request))
-    return row
-
-
-def _detached(
-    found: Any, spec: "RunSpec", place: Place, key: str | None, *, as_json: bool
-) -> None:
-    from leasehold.cli import output
-    from leasehold.cli.door import Door
-    from leasehold.store import views
-
-    with Door(found) as door:
-        row = _submit(door, place.request(door, spec, key))
-        shown = door.read(lambda tx: views.run_row(tx, row["id"]))
-    assert shown is not None
-    if as_json:
-        output.emit(views.run_line(shown))
-    else:
-        typer.echo(row["id"])
-
-
-def follow(
-    found: Any,
-    footing: "Footing",
-    spec: "RunSpec",
-    place: Place,
-    key: str | None,
-    on_interrupt: OnInterrupt,
-    *,
-    as_json: bool,
-) -> int:
-    """Submit a run and follow it to its end; return our exit code."""
-    from leasehold.cli import following, interrupting
-    from leasehold.cli.door import Door
-    from leasehold.cli.output import ProgressLine
-
-    with Door(found) as door:
-        row = _submit(door, place.request(door, spec, key))
-        collected = _Collected() if as_json else None
-        out = collected.stdout if collected else _stream(sys.stdout)
-        err = collected.stderr if collected else _stream(sys.stderr)
-        progress = ProgressLine()
-        sink = following.to_streams(out, err, progress=progress)
-        follower = following.Follower(door, row["id"], sink=sink)
-        try:
-            code = interrupting.follow(
-                door, follower, on_interrupt, tick=footing.keep, progress=progress
-            )
-        except StoreUnavailableError:
-            progress.end()
-            say(f"run {row['id']} is out of sight; it goes on, and its end is kept in SQL")
-            raise
-        if code is not None:
-            if not follower.over and footing.is_own:
-                say("its command goes on by itself; `leasehold up` here takes it up again")
-            return code
-        last = following.until_released(door, row["id"], tick=footing.keep)
-        following.say_debt(last)
-        if collected:
-            _emit(door, row["id"], collected)
-        else:
-            following.say_dropped(follower.last)
-            following.say_end(follower.row)
-        return follower.exit_code()
-
-
-class _Collected:
-    """Output that is kept for one JSON document at the end."""
-
-    def __init__(self) -> None:
-        import io
-
-        self.stdout, self.stderr = io.BytesIO(), io.BytesIO()
-
-
-def _emit(door: "Door", run_id: str, collected: _Collected) -> None:
-    from leasehold.cli import output
-    from leasehold.store import executions, moves, views
-    from leasehold.store.database import Row, Tx
-
-    def work(tx: Tx) -> tuple[Row | None, list[Row], list[Row]]:
-        events = moves.events_of(tx, run_id=run_id)
-        return views.run_row(tx, run_id), events, executions.of_run(tx, run_id)
-
-    row, events, started = door.read(work)
-    assert row is not None
-    shape = views.run_view(row, events=events, executions=started)
-    shape["stdout"] = collected.stdout.getvalue().decode(errors="replace")
-    shape["stderr"] = collected.stderr.getvalue().decode(errors="replace")
-    output.emit(shape)
-
-
-def _stream(text: TextIO) -> BinaryIO:
-    """Return the bytes below a text stream, with nothing of ours left above them."""
-    text.flush()
-    return text.buffer
+    if not sync_back:
+        return None
+    if workspace is None or is_url(workspace):
+        raise BadInputError("--sync-back: needs --workspace with a directory")
+    if detach:
+        return None  # `runs artifacts ID --sync-back DIR` brings them later
+    return Path(workspace)

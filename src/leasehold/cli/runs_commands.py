@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leasehold.cli import codes, command_lines
+from leasehold.cli import artifacts_command, codes, command_lines
 from leasehold.cli.codes import say
 from leasehold.cli.options import TENANT, AsJson, Limit, RunId, pairs
 from leasehold.errors import BadInputError
@@ -21,6 +21,7 @@ group = typer.Typer(no_args_is_help=True, help="What was run, and what runs.")
 
 
 def add_to(app: typer.Typer) -> None:
+    artifacts_command.add_to(group)
     app.add_typer(group, name="runs")
 
 

@@ -121,6 +121,25 @@ def after_exit(
     return End(RunStatus.FAILED, code, message, exit_code)
 
 
+def after_setup(
+    *, cause: str, exit_code: int | None, signal: int | None, end_requested: EndKind | None
+) -> Fate:
+    """Decide after the recorded exit of a set-up command: it is not retried."""
+    timed_out = End(
+        RunStatus.TIMED_OUT, "setup_timeout", "the set-up command ran into its timeout"
+    )
+    if cause == "timeout" or (cause == "cancelled" and end_requested is EndKind.TIMEOUT):
+        return timed_out
+    if cause == "cancelled":
+        return ended_by(end_requested or EndKind.CANCEL)
+    if cause == "exited" and exit_code == 0:
+        return ended_by(end_requested) if end_requested else NextCommand()
+    if cause == "expired":
+        return _LOST
+    message = f"the set-up command failed: {_message(cause, exit_code, signal)}"
+    return End(RunStatus.FAILED, "setup_failed", message, exit_code)
+
+
 def after_loss(
     spec: RunSpec, *, may_have_run: bool, infra_attempts: int, end_requested: EndKind | None
 ) -> Fate:

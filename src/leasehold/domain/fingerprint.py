@@ -39,6 +39,12 @@ def fingerprint(
     return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
 
 
+def setup_mark(command: Mapping[str, Any], *, tree: str | None) -> str:
+    """Return what must be equal for a set-up command not to be repeated in a sandbox."""
+    whole = {"command": command, "tree": tree}
+    return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
+
+
 def reuse_scope(
     policy: LeasePolicy, *, environment_id: str, workspace: str | None
 ) -> str | None:

@@ -8,7 +8,7 @@ Every refusal is a `BadInputError` that names the field, what came and what is a
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    model_validator,
 )
 from pydantic import ValidationError as PydanticError
 
@@ -25,6 +26,9 @@ from leasehold.domain import variables
 from leasehold.domain.lifecycle import LeasePolicy
 from leasehold.domain.secrets import NAME_PATTERN
 from leasehold.errors import BadInputError
+
+SETUP: Final = -1
+"""The index of the set-up command: before the first."""
 
 MAX_COMMANDS: Final = 100
 MAX_ARGV_BYTES: Final = 1024 * 1024
@@ -59,6 +63,14 @@ def _no_nul(value: Any) -> Any:
     return value
 
 
+def _stays_inside(value: Any) -> Any:
+    if isinstance(value, str) and (
+        "\0" in value or value[:1] in "/!" or ".." in value.split("/")
+    ):
+        raise ValueError("must be a pattern of paths below the working directory")
+    return value
+
+
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -66,6 +78,7 @@ Seconds = Annotated[
     PlainSerializer(lambda seconds: seconds, return_type=float),
 ]
 Text = Annotated[str, BeforeValidator(_no_nul)]
+Glob = Annotated[str, BeforeValidator(_stays_inside), Field(min_length=1, max_length=1000)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
 Name = Annotated[str, Field(pattern=_NAME)]
 SecretName = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -114,6 +127,30 @@ class CommandSpec(Spec):
     """Base64, since JSON holds no bytes."""
 
 
+class TreeSpec(Spec):
+    """The tree of files that a run works on: packed in the store, or to be cloned."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the packed tree in the store."""
+
+    bytes: int = Field(default=0, ge=0)
+    files: int = Field(default=0, ge=0)
+    git: Text | None = Field(default=None, max_length=2000, min_length=1)
+    """A repository's URL; a worker clones it."""
+
+    ref: Text | None = Field(
+        default=None, max_length=200, pattern=r"^[A-Za-z0-9_][^\s~^:?*\[\\]*$"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (self.digest is None) == (self.git is None):
+            raise ValueError("give a digest or a git URL")
+        if self.ref is not None and self.git is None:
+            raise ValueError("a ref belongs to a git URL")
+        return self
+
+
 class RunSpec(Spec):
     """What one run is to do."""
 
@@ -139,17 +176,57 @@ class RunSpec(Spec):
     """Labels that the host must have, beside those that the environment requires."""
 
     workspace: Text | None = Field(default=None, max_length=1000, min_length=1)
+    """Its name: what scopes reuse, and what one run at a time works on."""
+
+    tree: TreeSpec | None = None
+    setup: CommandSpec | None = None
+    """Prepares the sandbox before the first command; not repeated on an unchanged tree."""
+
+    setup_timeout_s: Seconds = 600.0
+    artifacts: tuple[Glob, ...] = Field(default=(), max_length=100)
+    """Which files are kept when the last command is over."""
+
+    sync_back: bool = False
+    """Keep what the run changed in its tree, too."""
+
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
     def secret_names(self) -> set[str]:
         """Return the secrets that its variables name."""
-        given = (self.env, *(command.env for command in self.commands))
+        every = (*self.commands, *([self.setup] if self.setup else []))
+        given = (self.env, *(command.env for command in every))
         return {
             value.secret
             for env in given
             for value in env.values()
             if isinstance(value, SecretRef)
         }
+
+    @model_validator(mode="after")
+    def _has_a_tree_to_compare(self) -> Self:
+        if self.sync_back and (self.tree is None or self.tree.digest is None):
+            raise ValueError("sync_back needs a packed tree to compare with")
+        return self
+
+    @property
+    def moves_files(self) -> bool:
+        """Whether files go into the sandbox or come out of it."""
+        return self.tree is not None or self.collects
+
+    @property
+    def collects(self) -> bool:
+        return bool(self.artifacts) or self.sync_back
+
+    def command(self, index: int) -> CommandSpec:
+        """Return a command of the run; `SETUP` is the one before the first."""
+        if index != SETUP:
+            return self.commands[index]
+        assert self.setup is not None
+        return self.setup
+
+    def timeout_of(self, index: int) -> float | None:
+        """Return how long a command may take, in seconds."""
+        return self.setup_timeout_s if index == SETUP else self.timeout_s
 
 
 class EnvironmentLimits(Spec):

@@ -68,6 +68,9 @@ class Timers:
     provider_call: timedelta = timedelta(minutes=2)
     """Budget of one provider call that is not an acquire."""
 
+    transfer: timedelta = timedelta(minutes=10)
+    """Budget of bringing a workspace into a sandbox, or its artifacts out."""
+
     retry_base: timedelta = timedelta(seconds=1)
     """The first wait after a step failed for its infrastructure, doubling with jitter."""
 
@@ -126,6 +129,7 @@ RULES: Final[tuple[tuple[str, Callable[[Timers], bool]], ...]] = (
     ("session_ttl <= host_grace", lambda t: t.session_ttl <= t.host_grace),
     ("session_ttl * 2 < sandbox_ttl", lambda t: t.session_ttl * 2 < t.sandbox_ttl),
     ("heartbeat_max * 2 < sandbox_ttl", lambda t: t.heartbeat_max * 2 < t.sandbox_ttl),
+    ("transfer * 2 < sandbox_ttl", lambda t: t.transfer * 2 < t.sandbox_ttl),
     ("sandbox_ttl <= detached_ttl", lambda t: t.sandbox_ttl <= t.detached_ttl),
     ("canary_every * 2 <= deaf_after", lambda t: t.canary_every * 2 <= t.deaf_after),
     ("heartbeat_min <= heartbeat_max", lambda t: t.heartbeat_min <= t.heartbeat_max),

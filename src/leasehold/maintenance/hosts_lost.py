@@ -67,6 +67,7 @@ def _move_on(tx: Tx, context: Context, run_id: str, *, grace_us: int) -> int:
         )
         if job.end_requested:
             fate = fates.ended_by(job.end_requested)
+        fate = ending.kept(run) or fate
     else:
         expires = lease["sandbox_expires_at"] if lease else None
         surely_over = expires is not None and run["now_us"] > expires + grace_us

@@ -21,8 +21,8 @@ from leasehold.errors import (
     SandboxGoneError,
 )
 from leasehold.ids import new_id
-from leasehold.orchestrator import ending, execute, leasing
-from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble, us
+from leasehold.orchestrator import ending, leasing, preparing
+from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble, interruptions, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import ReleaseMode, Sandbox, SandboxState
 from leasehold.seams import effect
@@ -213,7 +213,7 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
     assert lease is not None
     provider = context.provider(lease["provider"])
     config = job.config(context)
-    budget = Budget(_time_left(context, job), cancelled=_cancelled(context, job))
+    budget = Budget(_time_left(context, job), cancelled=interruptions(context, job))
     fence = job.sandbox_fence(context)
     try:
         if lease["status"] == LeaseStatus.ACTIVE:
@@ -254,17 +254,6 @@ def _time_left(context: Context, job: Job) -> timedelta:
     return max(left, context.timers.beat_every)
 
 
-def _cancelled(context: Context, job: Job) -> "Any":
-    subject = job.subject_id
-
-    def reason() -> str | None:
-        if context.guard is not None and (why := context.guard.lost()):
-            return why
-        return context.interrupts.get(subject)
-
-    return reason
-
-
 def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) -> Job | None:
     """Make the lease active and go on to execute, in one transaction."""
     from leasehold.orchestrator import validate
@@ -284,7 +273,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) 
     moves.record(tx, *names, tenant_id=run["tenant_id"], run_id=run["id"], lease_id=lease["id"])
     if job.end_requested:
         return ending.follow(tx, context, job, fates.ended_by(job.end_requested))
-    return execute.begin(tx, job, command_index=run["command_index"])
+    return preparing.enter(tx, job)
 
 
 def _activate(tx: Tx, context: Context, lease: Row, outcome: Ready) -> Row:

@@ -33,6 +33,7 @@ AGEING_US: Final = 10 * 60 * 1_000_000
 _SCAN: Final = 100
 _OWN_LIMIT: Final = "environment"
 _HOSTS: Final = "every host"
+_WORKSPACE: Final = "workspace"
 
 
 class Full(str):
@@ -168,6 +169,8 @@ def reason(tx: Tx, context: Context, run: Row) -> str | None:
 
 
 def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place | str:
+    if why := _worked_on(tx, run):
+        return why
     if run["wanted_lease_id"]:
         return _held(tx, run)
     environment = environment or environments.find(tx, run["environment_id"])
@@ -175,6 +178,8 @@ def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place
         return "its environment was deleted"
     spec = EnvironmentSpec.model_validate(load(environment["spec"]))
     scope = _scope(run, spec)
+    if run["workspace"] and scope and (lease := slots.coming_to_rest(tx, scope=scope)):
+        return f"{_WORKSPACE} {run['workspace']} is being put to rest in lease {lease}"
     requires = placing.both(spec.requires, load(run["spec"]))
     if isinstance(requires, str):
         return requires
@@ -194,6 +199,14 @@ def _scope(run: Row, spec: EnvironmentSpec) -> str | None:
     """Return in which scope a run may reuse an idle lease; None: in none."""
     workspace = load(run["spec"]).get("workspace")
     return reuse_scope(spec.policy, environment_id=run["environment_id"], workspace=workspace)
+
+
+def _worked_on(tx: Tx, run: Row) -> str | None:
+    """Say that another run works on this run's workspace: they take turns."""
+    if run["workspace"] is None:
+        return None
+    by = slots.worker_on(tx, tenant_id=run["tenant_id"], workspace=run["workspace"])
+    return by and f"{_WORKSPACE} {run['workspace']} is in use by run {by}"
 
 
 def _held(tx: Tx, run: Row) -> Place | str:
@@ -283,23 +296,28 @@ def admit_batch(tx: Tx, context: Context, *, limit: int) -> int:
     """
     Admit queued runs in order while the limits allow; the caller holds the lock.
 
-    An environment (or lease) that cannot take one more is passed over for the rest of the
-    batch, so that a full one never blocks the others; what is required of hosts counts too.
+    An environment (or lease, or workspace) that cannot take one more is passed over for the
+    rest of the batch, so that a full one never blocks the others; what is required of hosts
+    counts too.
     """
     admitted = 0
     stuck: set[str] = set()
+    busy: set[str] = set()
     evicted: set[str] = set()
     while admitted < limit:
-        rows = slots.queue_head(tx, stuck, ageing_us=AGEING_US, limit=_SCAN)
+        rows = slots.queue_head(tx, stuck, busy=busy, ageing_us=AGEING_US, limit=_SCAN)
         if not rows:
             break
         for run in rows:
             key = placing.key_of(run)
-            if key in stuck:
+            workspace = f"{run['tenant_id']}/{run['workspace']}"
+            if key in stuck or workspace in busy:
                 continue
             outcome = admit(tx, context, run)
             if not isinstance(outcome, str):
                 admitted += 1
+            elif outcome.startswith(f"{_WORKSPACE} "):
+                busy.add(workspace)  # the others of its environment need not wait for it
             else:
                 stuck.add(key)
                 if key not in evicted and isinstance(outcome, Full):

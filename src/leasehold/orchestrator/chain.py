@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from leasehold.domain.lifecycle import Step
+from leasehold.domain.lifecycle import EXECUTION_ENDS, Step
 from leasehold.errors import (
     LeaseholdError,
     LostClaimError,
@@ -27,9 +27,9 @@ from leasehold.log import get_logger
 from leasehold.orchestrator import (
     acquire,
     claiming,
-    execute,
-    heartbeat,
+    collecting,
     holding,
+    preparing,
     release,
     revealing,
     validate,
@@ -45,15 +45,15 @@ log = get_logger(__name__)
 _ACTS: Final[dict[Step, Callable[[Context, Job], Any]]] = {
     Step.VALIDATE: validate.act,
     Step.ACQUIRE: acquire.act,
-    Step.EXECUTE: execute.act,
-    Step.HEARTBEAT: heartbeat.act,
+    Step.EXECUTE: preparing.act,
+    Step.HEARTBEAT: collecting.act,
     Step.RELEASE: release.act,
 }
 _RECORDS: Final[dict[Step, Callable[[Tx, Context, Job, Any], Job | None]]] = {
     Step.VALIDATE: validate.record,
     Step.ACQUIRE: acquire.record,
-    Step.EXECUTE: execute.record,
-    Step.HEARTBEAT: heartbeat.record,
+    Step.EXECUTE: preparing.record,
+    Step.HEARTBEAT: collecting.record,
 }
 
 
@@ -111,7 +111,9 @@ def _act(context: Context, job: Job) -> Any:
     except LeaseholdError as error:
         if isinstance(error, LostClaimError | StoreUnavailableError):
             raise
-        trouble = Trouble(error.code, str(error), permanent=not error.retryable)
+        # A start may have happened already: only its tombstone proves that it did not.
+        permanent = not error.retryable and job.step is not Step.EXECUTE
+        trouble = Trouble(error.code, str(error), permanent=permanent)
     except Exception as error:
         log.exception("step.fault", step=job.step, id=job.subject_id)
         trouble = Trouble("internal", f"{type(error).__name__}: {error}")
@@ -187,6 +189,11 @@ def _hold(tx: Tx, context: Context, job: Job, *, unsure: bool) -> Job | None:
     if unsure and job.execution is not None:
         stored = tx.one("SELECT * FROM executions WHERE id = :id", id=job.execution["id"])
         assert stored is not None
+        if stored["status"] in EXECUTION_ENDS:
+            fresh = leases.lock(tx, job.lease["id"]) if job.lease is not None else None
+            return claiming.job_of(
+                tx, context, runs.lock(tx, run["id"]), fresh, taken_over=False
+            )
         for column in ("stdout_offset", "stderr_offset"):
             if stored[column] != job.execution[column]:
                 job.execution = stored

@@ -12,7 +12,7 @@ from typing import Any, Final
 from leasehold.domain.lifecycle import LeaseStatus, RunStatus, Step
 from leasehold.errors import LeaseholdError, LostClaimError, StoreUnavailableError
 from leasehold.log import get_logger
-from leasehold.orchestrator import execute
+from leasehold.orchestrator import preparing
 from leasehold.orchestrator.jobs import Context, Job, Message, us
 from leasehold.seams import sleep
 from leasehold.store import claims, environments, executions, leases, moves, runs
@@ -197,7 +197,7 @@ def _begun(tx: Tx, context: Context, run: Row, lease: Row | None) -> Job | None:
     job = job_of(tx, context, run, lease, taken_over=True)
     if job.step is Step.EXECUTE and job.execution is None:
         # A retry in the same sandbox: the one before is proven over, so this is a new start.
-        return execute.begin(tx, job, command_index=run["command_index"])
+        return preparing.enter(tx, job)
     if job.step is not Step.HEARTBEAT:
         moves.record(
             tx,

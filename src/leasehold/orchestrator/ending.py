@@ -23,6 +23,7 @@ from leasehold.orchestrator import leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, send, us
 from leasehold.store import executions, leases, moves, runs
 from leasehold.store.database import Row, Tx
+from leasehold.store.sql import load
 
 
 def end_run(
@@ -51,6 +52,16 @@ def end_run(
     )
 
 
+def kept(run: Row) -> fates.End | None:
+    """Return the end that a run has come to already: only its artifacts are still collected."""
+    ending = load(run["ending"])
+    if ending is None:
+        return None
+    return fates.End(
+        RunStatus(ending["status"]), ending["code"], ending["message"], ending["exit_code"]
+    )
+
+
 def _finish(tx: Tx, run: Row, end: fates.End) -> None:
     row = moves.move(
         tx,
@@ -68,6 +79,7 @@ def _finish(tx: Tx, run: Row, end: fates.End) -> None:
         code=end.code,
         message=end.message,
         exit_code=end.exit_code,
+        ending=None,
     )
     assert row is not None, f"run {run['id']} was not locked"
     data = {"code": end.code, "message": end.message, "exit_code": end.exit_code}
@@ -274,7 +286,7 @@ def request_end(
     job = Job(step=step, fence=0, run=run, lease=lease, sticky=False)
     data = {"kind": kind.value} | ({"actor": actor} if actor else {})
     moves.record(tx, ("run.end_requested", data), tenant_id=run["tenant_id"], run_id=run_id)
-    end = fates.ended_by(kind)
+    end = kept(run) or fates.ended_by(kind)
     if run["status"] in {RunStatus.QUEUED, RunStatus.PARKED} and isinstance(end, fates.End):
         _finish(tx, run, end)
     elif run["claimed_by"] is None and executions.open_of(tx, run_id) is None:

@@ -16,8 +16,14 @@ from typing import Any, Final
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import EndKind, ExecutionStatus, RunStatus, Step
 from leasehold.domain.secrets import filled
-from leasehold.domain.specs import RunSpec, plain_env
-from leasehold.errors import CapacityError, ProviderError, SandboxGoneError
+from leasehold.domain.specs import SETUP, RunSpec, plain_env
+from leasehold.errors import (
+    CapacityError,
+    LeaseholdError,
+    ProviderError,
+    SandboxGoneError,
+    SecretUnavailableError,
+)
 from leasehold.ids import RunId, execution_id
 from leasehold.orchestrator import ending, looking, revealing
 from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble
@@ -53,6 +59,10 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
     assert lease is not None
     number = run["starts"] + 1
     attempt = 1 if first_attempt else run["attempt"] + 1
+    # The set-up command is no command of the run: which one comes next stays as it is.
+    counted: dict[str, Any] = {}
+    if command_index != SETUP:
+        counted = {"attempt": attempt, "command_index": command_index}
     execution = insert_later(
         tx,
         "executions",
@@ -81,10 +91,9 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
         held=run,
         step=Step.EXECUTE,
         starts=number,
-        attempt=attempt,
-        command_index=command_index,
         beat=False,
         publishes=0,
+        **counted,
     )
     assert row is not None
     row["now_us"] = run["now_us"]
@@ -110,10 +119,8 @@ def command_of(
     spec: RunSpec, index: int, environment_env: dict[str, Any], values: Mapping[str, str]
 ) -> Command:
     """Return the command as the provider gets it; `values` are those of its secrets."""
-    one = spec.commands[index]
-    timeout = None
-    if spec.timeout_s is not None:
-        timeout = timedelta(seconds=spec.timeout_s) + SECOND_LINE
+    one, timeout_s = spec.command(index), spec.timeout_of(index)
+    timeout = None if timeout_s is None else timedelta(seconds=timeout_s) + SECOND_LINE
     return Command(
         argv=one.argv,
         cwd=one.cwd,
@@ -138,7 +145,13 @@ def act(context: Context, job: Job) -> Started | Gone | Trouble:
     budget = Budget(context.timers.provider_call)
     target, fence = job.target(context), job.sandbox_fence(context)
     environment_env = load(lease["facts"]).get("environment_env", {})
-    values = revealing.values(context, lease["tenant_id"], load(execution["secrets"]))
+    try:
+        values = revealing.values(context, lease["tenant_id"], load(execution["secrets"]))
+    except SecretUnavailableError as error:
+        # Whoever had this job before may have had the value, and started the command.
+        if error.retryable:
+            return Trouble(error.code, str(error))
+        return _refused(context, job, error)
     command = command_of(job.spec, execution["command_index"], environment_env, values)
     try:
         if job.taken_over:
@@ -162,7 +175,7 @@ def act(context: Context, job: Job) -> Started | Gone | Trouble:
         return _refused(context, job, error)
 
 
-def _refused(context: Context, job: Job, error: ProviderError) -> Trouble:
+def _refused(context: Context, job: Job, error: LeaseholdError) -> Trouble:
     """A start was refused for good: leave a tombstone, so that it is proven never started."""
     assert job.lease is not None
     assert job.execution is not None
@@ -194,7 +207,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Started | Gone | Trouble
         return _gone(tx, context, job, outcome)
     if isinstance(outcome, Trouble):
         return _trouble(tx, context, job, outcome)
-    timeout_s = job.spec.timeout_s
+    timeout_s = job.spec.timeout_of(execution["command_index"])
     if outcome.outcome is StartOutcome.CANCELLED:
         next_execution = execution
         names: list[str | tuple[str, dict[str, str]]] = []

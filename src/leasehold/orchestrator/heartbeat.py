@@ -14,8 +14,9 @@ from typing import Final
 
 from leasehold.domain import fate as fates
 from leasehold.domain.lifecycle import ExecutionStatus, Step
+from leasehold.domain.specs import SETUP
 from leasehold.errors import ProviderError, SandboxGoneError
-from leasehold.orchestrator import ending, leasing, looking, revealing
+from leasehold.orchestrator import ending, keeping, leasing, looking, preparing, revealing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, us
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import (
@@ -237,6 +238,15 @@ def _exited(tx: Tx, context: Context, job: Job, exit_: Exit) -> Job | None:
         run_id=run["id"],
         lease_id=run["lease_id"],
     )
+    sound = exit_.cause.value != "expired"
+    if execution["command_index"] == SETUP:
+        fate = fates.after_setup(
+            cause=exit_.cause.value,
+            exit_code=exit_.code,
+            signal=exit_.signal,
+            end_requested=job.end_requested,
+        )
+        return preparing.after_setup(tx, context, job, fate, sound=sound)
     fate = fates.after_exit(
         job.spec,
         cause=exit_.cause.value,
@@ -246,7 +256,7 @@ def _exited(tx: Tx, context: Context, job: Job, exit_: Exit) -> Job | None:
         attempt=execution["attempt"],
         end_requested=job.end_requested,
     )
-    return ending.follow(tx, context, job, fate, sound=exit_.cause.value != "expired")
+    return keeping.follow(tx, context, job, fate, sound=sound)
 
 
 def _lost(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
+from leasehold.blobs import Blobs
 from leasehold.domain.lifecycle import EndKind, Step
 from leasehold.domain.pace import Pace
 from leasehold.domain.redaction import Redactor
@@ -17,6 +18,7 @@ from leasehold.provider.contract import LeaseRef, Provider, Settled, Target
 from leasehold.seams import effect
 from leasehold.store.database import Database, Row
 from leasehold.store.sql import load
+from leasehold.trees.reading import Limits
 
 SECOND_US: Final = 1_000_000
 EPOCH_SHIFT: Final = 40
@@ -73,6 +75,16 @@ class Providers(Protocol):
         """Return the provider or raise with the keys that there are."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLimits:
+    """How much may go into a sandbox and come out of it."""
+
+    workspace: Limits = field(default_factory=lambda: Limits(files=100_000, bytes=1024**3))
+    artifacts: Limits = field(default_factory=lambda: Limits(files=10_000, bytes=1024**3))
+    artifact_bytes: int = 256 * 1024**2
+    """Of one artifact."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Context:
     """The parts that the engine works with; `bootstrap` builds it."""
@@ -102,6 +114,11 @@ class Context:
     pace: Pace = field(default_factory=Pace)
     """How the database's clock goes; the clock's memory."""
 
+    blobs: Blobs = field(default_factory=lambda: Blobs("memory://"))
+    """The store of workspaces and artifacts."""
+
+    limits: FileLimits = field(default_factory=FileLimits)
+    git_schemes: frozenset[str] = frozenset()
     max_concurrent: int | None = None
     max_per_tenant: int | None = None
     max_queued: int = 100_000
@@ -207,6 +224,18 @@ class Job:
         return revealing.config(context, self.lease["tenant_id"], load(self.lease["facts"]))
 
 
+def interruptions(context: Context, job: Job) -> Callable[[], str | None]:
+    """Return what tells a long provider call why it should stop."""
+    subject = job.subject_id
+
+    def reason() -> str | None:
+        if context.guard is not None and (why := context.guard.lost()):
+            return why
+        return context.interrupts.get(subject)
+
+    return reason
+
+
 def lease_ref(lease: Row, *, deployment: str) -> LeaseRef:
     return LeaseRef(
         id=lease["id"],
@@ -233,11 +262,13 @@ __all__ = [
     "EPOCH_SHIFT",
     "SECOND_US",
     "Context",
+    "FileLimits",
     "Guard",
     "Job",
     "Message",
     "Providers",
     "Trouble",
+    "interruptions",
     "lease_ref",
     "send",
     "us",

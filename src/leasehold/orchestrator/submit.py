@@ -170,6 +170,7 @@ def _row(
         "command_index": 0,
         "retry_of": request.retry_of,
         "idempotency_key": request.key,
+        "workspace": spec.workspace,
         "body_hash": request.body_hash() if request.key else None,
         "created_at": now,
     }

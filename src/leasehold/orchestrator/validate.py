@@ -19,7 +19,7 @@ from leasehold.domain.lifecycle import (
 from leasehold.domain.secrets import Pins, names_in
 from leasehold.domain.specs import EnvironmentSpec, plain_env
 from leasehold.errors import SecretUnavailableError
-from leasehold.orchestrator import acquire, ending
+from leasehold.orchestrator import acquire, ending, sourcing
 from leasehold.orchestrator.jobs import Context, Job, Trouble
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Json
@@ -38,6 +38,8 @@ class Valid:
     version: str
     secrets: Pins
     """Versions of the secrets that the environment names."""
+    tree: Row | None = None
+    """What the run's git URL came to just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def act(context: Context, job: Job) -> Valid | Named | Trouble:
     """Check the environment, as it was at the claim, and its config against the provider."""
     assert job.run is not None
     if job.run["wanted_lease_id"]:
+        _resolvable(context, job, None)
         return Named()  # its environment may be archived or gone: the lease has all
     environment = job.environment
     if environment is None or environment["status"] != EnvironmentStatus.ACTIVE:
@@ -65,12 +68,14 @@ def act(context: Context, job: Job) -> Valid | Named | Trouble:
         )
         return Trouble("config_rejected", text, permanent=True)
     info = provider.describe()
-    return Valid(
-        environment, spec, result.config, info.version, _resolvable(context, job, spec)
-    )
+    tree = sourcing.find(context, job, info)
+    if isinstance(tree, Trouble):
+        return tree
+    secrets = _resolvable(context, job, spec)
+    return Valid(environment, spec, result.config, info.version, secrets, tree)
 
 
-def _resolvable(context: Context, job: Job, spec: EnvironmentSpec) -> dict[str, int]:
+def _resolvable(context: Context, job: Job, spec: EnvironmentSpec | None) -> dict[str, int]:
     """
     Return the versions of the environment's secrets; those of the run must be there too.
 
@@ -78,7 +83,7 @@ def _resolvable(context: Context, job: Job, spec: EnvironmentSpec) -> dict[str, 
         SecretUnavailableError: One of them cannot be had.
     """
     assert job.run is not None
-    named = {*names_in(spec.config), *names_in(plain_env(spec.env))}
+    named = {*names_in(spec.config), *names_in(plain_env(spec.env))} if spec else set()
     tenant_id, of_run = job.run["tenant_id"], job.spec.secret_names()
     if not named and not of_run:
         return {}
@@ -96,6 +101,10 @@ def record(tx: Tx, context: Context, job: Job, outcome: Valid | Named | Trouble)
     assert run is not None
     if isinstance(outcome, Trouble):
         return trouble(tx, context, job, outcome)
+    if isinstance(outcome, Valid) and outcome.tree is not None:
+        row = moves.move(tx, "runs", run["id"], None, held=run, tree=outcome.tree)
+        assert row is not None
+        job.run = run = row
     moves.record(
         tx,
         "step.validate.finished",

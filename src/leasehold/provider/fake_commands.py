@@ -7,6 +7,7 @@ The words of a command of the `fake` provider. A command is told by its words:
     fill N                                 write N bytes
     sleep SECONDS                          end later
     mark FILE                              append a line to a real file, when started
+    write FILE WORDS…                      write a file of the sandbox, when started
 
 Phrases are joined by ``then``: ``sleep 1 then echo done then exit 3``. Output appears when
 the sleeps before it are over. Any other word is a command that does not exist (127).
@@ -33,11 +34,12 @@ class _Plan:
     code: int | None
     signal: int | None
     marks: list[str]
+    files: list[tuple[str, str]]
 
 
 def plan_of(command: c.Command) -> _Plan:
     """Read a command's words."""
-    plan = _Plan([], [], 0.0, c.ExitCause.EXITED, 0, None, [])
+    plan = _Plan([], [], 0.0, c.ExitCause.EXITED, 0, None, [], [])
     phrase: list[str] = []
     for word in (*command.argv, "then"):
         if word != "then":
@@ -86,6 +88,9 @@ def _do(plan: _Plan, phrase: list[str], command: c.Command) -> bool:  # noqa: C9
         case "mark":
             plan.marks.append(words[0])
             return True
+        case "write":
+            plan.files.append((words[0], " ".join(words[1:]) + "\n"))
+            return True
         case _:
             plan.cause, plan.code = c.ExitCause.NOT_FOUND, 127
             plan.err.append((at, f"{verb}: not found\n".encode(), 1))
@@ -109,6 +114,7 @@ def stamp(command: c.Command, now: float) -> dict[str, Any]:
         "code": plan.code,
         "signal": plan.signal,
         "marks": plan.marks,
+        "files": plan.files,
         "timeout_s": timeout,
         "cap": command.output_cap_bytes,
     }

@@ -8,6 +8,7 @@ leaves: a claim without ``run``, which the next start takes up and the next sett
 
 import fcntl
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from leasehold.errors import (
     UnavailableError,
 )
 from leasehold.provider import contract as c
+from leasehold.provider import fake_files
 from leasehold.provider.fake_commands import seen, stamp
 from leasehold.provider.fake_world import World, load, publish
 from leasehold.seams import effect
@@ -38,6 +40,8 @@ def start(
         # have died before this, so who adopts it makes up for that.
         for mark in found.get("marks", ()):
             _leave(Path(mark), execution_id)
+        for path, text in found.get("files", ()):
+            fake_files.put(box, path, BytesIO(text.encode()), tree=False, mode=0o644)
     if ours:
         return c.StartOutcome.STARTED
     return c.StartOutcome.CANCELLED if found.get("tombstone") else c.StartOutcome.ADOPTED

@@ -31,7 +31,11 @@ def put(box: Path, path: str, source: BinaryIO, *, tree: bool, mode: int) -> Non
             for member in tar:
                 _inside(box, os.path.join(path, member.name))
                 # Looked through before; modes and links are kept as they are.
-                tar.extract(member, place, filter="fully_trusted")
+                try:
+                    tar.extract(member, place, filter="fully_trusted")
+                except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                    text = f"{member.name!r} does not fit what is there: {error.strerror}"
+                    raise ConfigRejectedError(text) from error
         return
     if place.is_dir():
         raise ConfigRejectedError(f"{path!r} is a directory")

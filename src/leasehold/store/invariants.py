@@ -233,6 +233,19 @@ INVARIANTS: Final = (
         " WHERE r.status = 'parked' AND (r.lease_id IS NOT NULL OR l.id IS NOT NULL)",
     ),
     Invariant(
+        "a run whose end is decided runs nothing any more",
+        "P4",
+        "SELECT r.id, r.status, r.step, x.id AS execution FROM runs r LEFT JOIN executions x"
+        f" ON x.run_id = r.id AND {_OPEN} WHERE r.ending IS NOT NULL"
+        " AND (r.status <> 'running' OR r.step <> 'heartbeat' OR x.id IS NOT NULL)",
+    ),
+    Invariant(
+        "a workspace has at most one live run",
+        "P4",
+        "SELECT tenant_id, workspace, count(*) AS n FROM runs WHERE status = 'running'"
+        " AND workspace IS NOT NULL GROUP BY tenant_id, workspace HAVING count(*) > 1",
+    ),
+    Invariant(
         "a claimed row is not due",
         "P5",
         "SELECT id, claimed_by, due_at FROM runs"

@@ -12,6 +12,10 @@ from leasehold.store.sql import dump, load, numbered
 from leasehold.store.tables import METADATA
 
 _OVER = among(RUN_ENDS)
+_JSON_COLUMNS = (
+    *("spec", "labels", "handle", "facts", "queues", "data"),
+    *("secrets", "tree", "ending"),
+)
 BEAT_SLACK_US = 100_000
 """A beat takes along what is due so soon after, so that few beats serve many runs."""
 
@@ -58,7 +62,7 @@ def insert_later(tx: Tx, table: str, values: Mapping[str, Any]) -> Row:
 
 def decoded(row: Row) -> Row:
     """Return the row with its JSON columns as values."""
-    for name in ("spec", "labels", "handle", "facts", "queues", "data", "secrets"):
+    for name in _JSON_COLUMNS:
         if name in row:
             row[name] = load(row[name])
     return row

@@ -112,21 +112,48 @@ def user_of(tx: Tx, lease_id: str) -> Row | None:
     )
 
 
-def queue_head(tx: Tx, stuck: set[str], *, ageing_us: int, limit: int) -> list[Row]:
+def worker_on(tx: Tx, *, tenant_id: str, workspace: str) -> str | None:
+    """Return the run that works on a workspace now."""
+    found = tx.value(
+        "SELECT id FROM runs WHERE tenant_id = :t AND workspace = :w AND status = 'running'",
+        t=tenant_id,
+        w=workspace,
+    )
+    return None if found is None else str(found)
+
+
+def coming_to_rest(tx: Tx, *, scope: str) -> str | None:
+    """Return a lease of the scope that will be idle in a moment; one that fails to is none."""
+    found = tx.value(
+        "SELECT id FROM leases WHERE scope = :scope AND status = 'releasing'"
+        " AND mode = 'suspend' AND cleanup_attempts <= 1 LIMIT 1",
+        scope=scope,
+    )
+    return None if found is None else str(found)
+
+
+def queue_head(
+    tx: Tx, stuck: set[str], *, busy: set[str], ageing_us: int, limit: int
+) -> list[Row]:
     """
-    Return queued runs in the order of admission, without those that are stuck.
+    Return queued runs in the order of admission.
 
     Args:
         stuck: What they wait for: a lease, or an environment and what they require of hosts.
+        busy: Workspaces that do not, each as tenant, slash, name.
     """
     names, params = numbered("k", sorted(stuck)) if stuck else ("''", {})
+    taken, more = numbered("w", sorted(busy)) if busy else ("''", {})
+    params |= more
     return tx.all(
         "SELECT r.* FROM runs r JOIN (SELECT id, priority + ({now} - created_at) / :ageing"
         " AS weight, row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC,"
         " created_at, id)"
         " AS turn FROM runs WHERE status = 'queued'"
         " AND COALESCE(wanted_lease_id, environment_id || COALESCE(requires, ''))"
-        f" NOT IN ({names})) q ON q.id = r.id"
+        f" NOT IN ({names})"
+        f" AND (workspace IS NULL OR tenant_id || '/' || workspace NOT IN ({taken}))"
+        ") q ON q.id = r.id"
         " ORDER BY q.weight DESC, q.turn, r.created_at, r.id LIMIT :limit",
         ageing=ageing_us,
         limit=limit,

@@ -15,6 +15,9 @@ from sqlmodel import Field, SQLModel
 
 from leasehold.domain import lifecycle as life
 from leasehold.store.columns import JSON_TYPE, among, json_field, known, micros, partial
+from leasehold.store.contents import Artifact as Artifact  # noqa: PLC0414  a table of ours
+from leasehold.store.contents import Event as Event  # noqa: PLC0414
+from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.secret_tables import SECRET_TABLES
 
 METADATA: Final = SQLModel.metadata
@@ -183,6 +186,12 @@ class Run(SQLModel, table=True):
         partial("run_running", "environment_id", where="status = 'running'", unique=False),
         partial("run_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
         partial("run_lease", "lease_id", where="lease_id IS NOT NULL AND status = 'running'"),
+        partial(
+            "run_workspace",
+            "tenant_id",
+            "workspace",
+            where="workspace IS NOT NULL AND status = 'running'",
+        ),
         sa.Index("run_newest", "tenant_id", "created_at"),
     )
     id: str = Field(primary_key=True, max_length=64)
@@ -232,6 +241,18 @@ class Run(SQLModel, table=True):
     finished_at: int | None = micros()
     requires: str | None = None
     """What of the spec's `requires` there is, as canonical JSON: runs that wait alike."""
+
+    workspace: str | None = None
+    """Its name; one live run at a time works on it."""
+
+    tree: dict[str, Any] | None = json_field()
+    """What a git URL came to: digest, bytes, files, commit. Chosen once, by `validate`."""
+
+    ending: dict[str, Any] | None = json_field()
+    """Its commands are over: the end that is written once its artifacts are collected."""
+
+    artifacts_error: str | None = None
+    """Why its artifacts are not, or not all, in the store."""
 
 
 class Lease(SQLModel, table=True):
@@ -366,34 +387,3 @@ class Execution(SQLModel, table=True):
     ended_at: int | None = micros()
     secrets: dict[str, Any] | None = json_field()
     """Name → version of the secrets that its command was given; NULL: none."""
-
-
-class Event(SQLModel, table=True):
-    """One line of history; written in the transaction that made the change."""
-
-    __tablename__ = "events"
-    __table_args__ = (
-        sa.Index("event_of_run", "run_id", "id"),
-        sa.Index("event_of_lease", "lease_id", "id"),
-    )
-    id: int | None = Field(
-        default=None,
-        primary_key=True,
-        sa_type=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
-    )
-    tenant_id: str = Field(max_length=64)
-    run_id: str | None = Field(default=None, max_length=64)
-    lease_id: str | None = Field(default=None, max_length=64)
-    at: int = micros(nullable=False)
-    name: str = Field(max_length=64)
-    data: dict[str, Any] = json_field(nullable=False)
-
-
-class OutputChunk(SQLModel, table=True):
-    """A piece of one stream, at its byte offset; pieces never overlap."""
-
-    __tablename__ = "output_chunks"
-    execution_id: str = Field(primary_key=True, max_length=128)
-    stream: str = Field(primary_key=True, max_length=8)
-    start: int = Field(primary_key=True, sa_type=sa.BigInteger)
-    data: bytes

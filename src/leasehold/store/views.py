@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.domain.specs import SETUP
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded
@@ -115,6 +116,8 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "requires": spec.get("requires") or {},
         "priority": row["priority"],
         "workspace": spec.get("workspace"),
+        "tree": load(row["tree"]) or spec.get("tree"),
+        "artifacts_error": row["artifacts_error"],
         "key": row["idempotency_key"],
         "retry_of": row["retry_of"],
         "created_at": iso(row["created_at"]),
@@ -143,6 +146,7 @@ def execution_view(row: Row) -> Shape:
     return {
         "id": row["id"],
         "command": row["command_index"],
+        "setup": row["command_index"] == SETUP,
         "number": row["number"],
         "attempt": row["attempt"],
         "lease_id": row["lease_id"],
@@ -156,6 +160,19 @@ def execution_view(row: Row) -> Shape:
         "stderr_dropped": row["stderr_dropped"],
         "started_at": iso(row["started_at"]),
         "ended_at": iso(row["ended_at"]),
+    }
+
+
+def artifact_view(row: Row) -> Shape:
+    return {
+        "kind": row["kind"],
+        "path": row["path"],
+        "bytes": row["bytes"],
+        "sha256": row["sha256"],
+        "mode": f"{row['mode']:o}",
+        "link": row["link"],
+        "reason": row["reason"],
+        "created_at": iso(row["created_at"]),
     }
 
 

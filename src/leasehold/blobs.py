@@ -1,0 +1,183 @@
+"""
+The store of blobs: packed workspaces and artifacts, by the SHA-256 of what is in them.
+
+A directory by default, or anything that fsspec reaches. A blob's name is its content, so
+whoever writes it a second time writes the same, and nobody ever changes one. Authority is the
+name: a blob is there if its name is, whole. In a directory it is written aside, flushed and
+renamed; an object store shows an object only once it is complete. Killed in between: a rest
+under `aside/`, and the next try writes anew. What is read is hashed, so that a blob that
+rotted or was tampered with is never taken for the one that was meant.
+
+Blobs of a tenant are under its own name: knowing a digest is no right to read it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from urllib.parse import quote
+from uuid import uuid4
+
+from leasehold.errors import BadInputError, BlobMissingError, BlobsUnavailableError
+from leasehold.seams import effect
+
+PART_BYTES: Final = 1024 * 1024
+_EXTRAS: Final = {"s3": "s3", "s3a": "s3"}
+"""Kinds of store that an extra of ours brings the driver of."""
+
+
+class Blobs:
+    """One store; any number of processes may use it at once."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @cached_property
+    def _reached(self) -> tuple[Any, str]:
+        """
+        Return the file system and the path in it.
+
+        Raises:
+            BadInputError: There is no such kind of store, or its driver is not installed.
+        """
+        import fsspec.core
+
+        kind = self.address.partition("://")[0] if "://" in self.address else "file"
+        try:
+            system, path = fsspec.core.url_to_fs(self.address)
+        except ImportError as error:
+            extra = _EXTRAS.get(kind)
+            mend = f"pip install 'leasehold[{extra}]'" if extra else str(error)
+            raise BadInputError(
+                f"LEASEHOLD_STORE_URL: {kind}:// needs a driver that is not installed: {mend}"
+            ) from None
+        except ValueError as error:
+            raise BadInputError(f"LEASEHOLD_STORE_URL: {error}") from None
+        return system, str(path)
+
+    def check(self) -> None:
+        """
+        See whether the address can be used at all; nothing is read or written.
+
+        Raises:
+            BadInputError: There is no such kind of store, or its driver is not installed.
+        """
+        assert self._reached
+
+    @property
+    def _is_directory(self) -> bool:
+        protocol = self._reached[0].protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def _path(self, tenant_id: str, digest: str) -> str:
+        # A tenant's id is no path: without its dots it leads nowhere.
+        tenant = quote(tenant_id, safe="").replace(".", "%2E")
+        return f"{self._reached[1]}/{tenant}/{digest[:2]}/{digest}"
+
+    def size(self, tenant_id: str, digest: str) -> int | None:
+        """
+        Return how big a blob is; None: it is not there.
+
+        Raises:
+            BlobsUnavailableError: The store does not answer.
+        """
+        path = self._path(tenant_id, digest)
+        with self._patient():
+            try:
+                # Listings are remembered by some drivers; others may have written meanwhile.
+                self._reached[0].invalidate_cache()
+                return int(self._reached[0].info(path)["size"])
+            except FileNotFoundError:
+                return None
+
+    def put(self, tenant_id: str, source: BinaryIO, *, digest: str, size: int) -> None:
+        """
+        Store what `source` holds from its beginning on, unless it is there already.
+
+        Raises:
+            BlobsUnavailableError: The store does not answer, or is full.
+        """
+        if self.size(tenant_id, digest) == size:
+            return
+        source.seek(0)
+        path = self._path(tenant_id, digest)
+        with self._patient(), effect("blob.put"):
+            if self._is_directory:
+                _write_aside(Path(self._reached[1]), Path(path), source)
+                return
+            with self._reached[0].open(path, "wb") as file:
+                while part := source.read(PART_BYTES):
+                    file.write(part)
+
+    def fetch(self, tenant_id: str, digest: str, target: BinaryIO) -> int:
+        """
+        Write a blob into `target` and return its size; its content is proven.
+
+        Raises:
+            BlobMissingError: It is not there, or not what its name says.
+            BlobsUnavailableError: The store does not answer.
+        """
+        return self._copy(tenant_id, digest, target.write)
+
+    def _copy(self, tenant_id: str, digest: str, write: Callable[[bytes], object]) -> int:
+        seen, size = hashlib.sha256(), 0
+        for part in self._parts(tenant_id, digest):
+            seen.update(part)
+            size += len(part)
+            write(part)
+        if seen.hexdigest() != digest:
+            raise BlobMissingError(f"blob {digest} of {self.address} is damaged")
+        return size
+
+    def _parts(self, tenant_id: str, digest: str) -> Iterator[bytes]:
+        with self._patient():
+            try:
+                file = self._reached[0].open(self._path(tenant_id, digest), "rb")
+            except FileNotFoundError:
+                raise BlobMissingError(
+                    f"blob {digest} is not in the store {self.address}; every process needs"
+                    " the same store (LEASEHOLD_STORE_URL)"
+                ) from None
+            with file:
+                while part := file.read(PART_BYTES):
+                    yield part
+
+    @contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Tell a store's trouble from ours: its drivers raise whatever they like."""
+        try:
+            yield
+        except (BlobMissingError, BadInputError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise BlobsUnavailableError(
+                f"the store {self.address} does not do it: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _write_aside(root: Path, path: Path, source: BinaryIO) -> None:
+    aside = root / "aside" / uuid4().hex
+    for folder in (aside.parent, path.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with aside.open("xb") as file:
+            while part := source.read(PART_BYTES):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _flush_name(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def _flush_name(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,80 @@
+"""What `run` carries: a workspace on the way in, what changed in it on the way back."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+from leasehold.cli.codes import say
+from leasehold.cli.options import TENANT
+from leasehold.errors import BadInputError
+
+if TYPE_CHECKING:
+    from leasehold.settings import Settings
+    from leasehold.store.database import Row
+
+_SHOWN: Final = 5
+_KINDS: Final = frozenset({"https", "ssh", "file"})
+"""What may be a git URL at all; the workers' setting decides."""
+
+
+def is_url(workspace: str) -> bool:
+    return "://" in workspace
+
+
+def tree_of(settings: "Settings", workspace: str) -> tuple[str, dict[str, Any]]:
+    """
+    Return a workspace's own name and the tree in it; a directory is packed into the store.
+
+    Raises:
+        BadInputError: There is no such directory, or it is beyond a limit.
+        BlobsUnavailableError: The store does not take it.
+    """
+    if is_url(workspace):
+        from leasehold.trees.cloning import check_url
+
+        url, _, ref = workspace.partition("#")
+        try:
+            check_url(url, schemes=_KINDS)
+        except BadInputError as error:
+            raise BadInputError(f"--workspace: {error}", field="--workspace") from None
+        return url, {"git": url, **({"ref": ref} if ref else {})}
+    from leasehold.blobs import Blobs
+    from leasehold.trees.packing import pack
+    from leasehold.trees.reading import Limits
+
+    root = Path(workspace)
+    if not root.is_dir():
+        raise BadInputError(f"--workspace: there is no directory {workspace}")
+    limits = Limits(files=settings.max_workspace_files, bytes=settings.max_workspace_bytes)
+    with tempfile.TemporaryFile() as file:
+        spool = cast("BinaryIO", file)
+        packed = pack(root, spool, limits, home=settings.home)
+        Blobs(settings.store_address).put(
+            TENANT, spool, digest=packed.digest, size=packed.bytes
+        )
+    for path, why in packed.left_out[:_SHOWN]:
+        say(f"--workspace: left out {path!r}: {why}")
+    if len(packed.left_out) > _SHOWN:
+        say(f"--workspace: left out {len(packed.left_out) - _SHOWN} more")
+    name = str(root.resolve())
+    return name, {"digest": packed.digest, "bytes": packed.bytes, "files": packed.files}
+
+
+def bring_home(settings: "Settings", root: Path, lines: "list[Row]") -> int:
+    """Apply what a run changed to a directory, and say what was done; return the conflicts."""
+    from leasehold.blobs import Blobs
+    from leasehold.trees import homing
+
+    blobs = Blobs(settings.store_address)
+    report = homing.bring(
+        root, lines, lambda digest, target: blobs.fetch(TENANT, digest, target)
+    )
+    say(
+        f"{len(report.changed)} files changed and {len(report.deleted)} deleted in {root}"
+        f" as the run left them"
+    )
+    for path in report.conflicts:
+        say(f"{path!r} has changed here meanwhile and stays; see {path + homing.THEIRS!r}")
+    for path in report.refused:
+        say(f"{path!r} was refused: it does not stay inside {root}, or cannot be written")
+    return len(report.conflicts) + len(report.refused)

@@ -1,0 +1,1 @@
+"""Trees of files: packed, looked through, compared, and brought home; pure files, no rows."""
