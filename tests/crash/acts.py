@@ -139,6 +139,36 @@ def retained(provider: str) -> Callable[[Engine], bool]:
     return act
 
 
+def visited(provider: str, *, cancelled: bool = False) -> Callable[[Engine], bool]:
+    """A failure keeps its sandbox; a person looks into it, and then gives it back."""
+    fails = one_run(provider, policy="retain_on_failure", command={"code": 3})
+    seconds = FOREVER if cancelled else 0
+
+    def act(engine: Engine) -> bool:
+        fails(engine)
+        visit = engine.run("visit")
+        if visit is not None and visit["step"] and not visit["end_requested"]:
+            if cancelled and said(engine):
+                engine.cancel("visit")
+            return False
+        if not engine.quiet():
+            return False
+        kept = engine.leases(L.RETAINED)
+        if visit is None and kept:
+            argv = words(provider, engine.cell.mark("visit"), seconds=seconds)
+            lease_id = kept[0]["id"]
+            engine.submit("visit", [argv], lease_id=lease_id, visit=True, grace_s=0.1)
+            return False
+        for lease in kept:
+            with engine.database.write("door.give_back") as tx:
+                holding.give_back(tx, engine.context, lease["id"], actor="test")
+        over = engine.leases(L.RELEASED)
+        assert all(row["reason"] == "asked by test" for row in over), "a visit destroyed it"
+        return bool(over)
+
+    return act
+
+
 def held(provider: str) -> Callable[[Engine], bool]:
     """A lease on its own, two runs in it, then it is given back."""
 

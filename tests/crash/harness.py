@@ -304,6 +304,7 @@ class Engine:
         *,
         environment: str | None = None,
         lease_id: str | None = None,
+        visit: bool = False,
         **spec: Any,
     ) -> str:
         """Submit a run under its key; return its id, again and again."""
@@ -313,7 +314,11 @@ class Engine:
             if cwd:
                 body["commands"] = [{**command, "cwd": cwd} for command in body["commands"]]
             request = submit.Request(
-                spec=parse(RunSpec, body), environment=environment, lease_id=lease_id, key=key
+                spec=parse(RunSpec, body),
+                environment=environment,
+                lease_id=lease_id,
+                visit=visit,
+                key=key,
             )
             with self.database.write("door.submit") as tx:
                 row, _ = submit.submit(tx, self.context, request)

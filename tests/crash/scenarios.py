@@ -24,6 +24,7 @@ from crash.acts import (
     parked,
     retained,
     reused,
+    visited,
 )
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
@@ -77,7 +78,9 @@ class Scenario:
     @property
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
-        return 1 if self.id in {"fake-success", "fake-reuse", "fake-cancel"} else 0
+        return (
+            1 if self.id in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit"} else 0
+        )
 
     @property
     def id(self) -> str:
@@ -160,6 +163,16 @@ def _family(provider: str) -> list[Scenario]:
             expect={"run": Expected(status="failed", code="command_failed")},
         ),
         Scenario(
+            name="visit",
+            provider=provider,
+            since="provider.release:after",
+            act=visited(provider),
+            expect={
+                "run": Expected(status="failed", code="command_failed"),
+                "visit": Expected(),
+            },
+        ),
+        Scenario(
             name="held",
             provider=provider,
             act=held(provider),
@@ -216,6 +229,16 @@ _FAKE: Final = [
         ),
         expect=ONE,
         leases=frozenset({"idle"}),
+    ),
+    Scenario(
+        name="visit-cancelled",
+        provider="fake",
+        since="commit.door.cancel:before",
+        act=visited("fake", cancelled=True),
+        expect={
+            "run": Expected(status="failed", code="command_failed"),
+            "visit": Expected(status="cancelled", code="cancelled"),
+        },
     ),
     Scenario(
         name="refused",

@@ -40,6 +40,7 @@ TIMERS: Final = {
     "retry_base": 0.05,
 }
 LINES: Final = 25
+TALK: Final = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(110)]
 
@@ -76,11 +77,16 @@ class House:
         self.log.close()
         Cell(self.home).end()
 
-    def submit(self, name: str, script: str) -> str:
-        argv = ["sh", "-c", f'echo started >>"$0"; {script}', str(self.marks / name)]
+    def submit(self, name: str, *scripts: str) -> str:
+        """Submit a run of one command for each script; each marks its start."""
+        mark = str(self.marks / name)
+        commands = [
+            {"argv": ["sh", "-c", f'echo started {n} >>"$0"; {script}', mark]}
+            for n, script in enumerate(scripts)
+        ]
         context = self.app.context(publish=transport.publisher(self.settings))
         request = submit.Request(
-            spec=parse(RunSpec, {"commands": [{"argv": argv}]}), environment="local", key=name
+            spec=parse(RunSpec, {"commands": commands}), environment="local", key=name
         )
         with self.app.database.write("test.submit") as tx:
             row, _ = submit.submit(tx, context, request)
@@ -88,8 +94,7 @@ class House:
 
     def talking(self, name: str) -> str:
         """Submit a command that says a line every tenth of a second, for a while."""
-        body = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done"
-        return self.submit(name, body)
+        return self.submit(name, TALK)
 
     def workers(self) -> dict[str, int]:
         with self.app.database.read() as tx:
@@ -121,13 +126,13 @@ class House:
         with self.app.database.read() as tx:
             return all((runs.find(tx, one) or {})["status"] in RUN_ENDS for one in run_ids)
 
-    def check(self, *names: str, ids: list[str]) -> None:
+    def check(self, *names: str, ids: list[str], commands: int = 1) -> None:
         """All is over, was started once, said everything and left nothing."""
         until(lambda: self.over(*ids), "the runs are over", within_s=40)
         with self.app.database.read() as tx:
             ends = [(runs.find(tx, one) or {})["status"] for one in ids]
         assert ends == ["succeeded"] * len(ids)
-        assert [self.starts(name) for name in names] == [1] * len(names)
+        assert [self.starts(name) for name in names] == [commands] * len(names)
 
         def no_lease() -> bool:
             with self.app.database.read() as tx:
@@ -160,6 +165,24 @@ def test_killed_workers_are_replaced_and_the_commands_taken_up_again(house: Hous
     house.ready_again(*before.values())
     house.check("killed-worker", ids=[run])
     assert house.stored(run) == WHOLE
+
+
+def test_a_run_of_several_commands_goes_on_at_the_one_that_was_running(house: House) -> None:
+    note = house.home / "note"
+    run = house.submit("several", f"echo built >{note}; echo first", TALK, f"cat {note}")
+    until(lambda: b"line 3\n" in house.stored(run), "the second one talks", within_s=20)
+    before = house.workers()
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    house.ready_again(*before.values())
+    house.check("several", ids=[run], commands=3)
+    marks = (house.marks / "several").read_text().splitlines()
+    assert marks == ["started 0", "started 1", "started 2"]
+    assert house.stored(run) == b"first\n" + WHOLE + b"built\n"
+    with house.app.database.read() as tx:
+        rows = executions.of_run(tx, run)
+    assert [(row["command_index"], row["attempt"]) for row in rows] == [(0, 1), (1, 1), (2, 1)]
+    assert {row["lease_id"] for row in rows} == {rows[0]["lease_id"]}
 
 
 def test_workers_told_twice_to_stop_do_not_wait_for_themselves(house: House) -> None:

@@ -10,11 +10,8 @@ from leasehold.cli.submitting import OnInterrupt, Place, follow, parsed, read_st
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(
-        "exec",
-        epilog=EPILOG,
-        context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
-    )(exec_)
+    # Options may stand on both sides of the lease; what comes after `--` is the command's.
+    app.command("exec", epilog=EPILOG)(exec_)
 
 
 def exec_(

@@ -237,20 +237,17 @@ def _labelled(found: "Settings", label: list[str] | None) -> "Settings":
     """
     Return the settings with these labels beside those of the environment.
 
-    They go into our environment, too: an agent that we start reads them there.
+    Raises:
+        BadInputError: One of them is no label.
     """
-    import json
-    import os
-
     from leasehold import settings as knobs
     from leasehold.errors import BadInputError
 
     if not label:
         return found
     labels = {**found.host_labels, **pairs(label, option="--label")}
-    os.environ[knobs.PREFIX + "HOST_LABELS"] = json.dumps(labels)
     try:
-        return knobs.load()
+        return knobs.load(host_labels=labels)
     except BadInputError as error:
         words = str(error).partition("Value error, ")[2] or str(error)
         raise BadInputError(f"--label: {words}", field="--label") from None

@@ -144,6 +144,7 @@ class Stack:
         environment = os.environ | {
             "LEASEHOLD_HOME": str(self.home),
             "LEASEHOLD_ALLOW_FAKE": "true",
+            "LEASEHOLD_HOST_LABELS": json.dumps(self.settings.host_labels),
         }
         command = [sys.executable, "-m", "leasehold.agent", "--parent", str(os.getpid())]
         command += ["--processes", str(self._processes), "--threads", str(self._threads)]
