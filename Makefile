@@ -12,7 +12,7 @@ PLUGINS := workers/local workers/fake_plugin
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test services lint types fmt proof soak simulate chaos ci bench lock clean
+.PHONY: help setup demo up test services lint types fmt proof soak matrix simulate chaos ci bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -41,6 +41,13 @@ proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate fau
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
+
+matrix: setup  ## conformance of every provider whose engine is here; writes docs/providers.md
+	@rm -rf build/conformance.json
+	LEASEHOLD_CONFORMANCE_REPORT=build/conformance.json \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist load -k test_provider \
+	  $(wildcard tests/conformance tests/engines); status=$$?; \
+	$(BIN)/python docs/generate_providers.py build/conformance.json && exit $$status
 
 soak: setup  ## 20 minutes at constant load: memory, descriptors, query times; SOAK_S=
 	$(BIN)/python bench/soak.py --seconds $(SOAK_S)

@@ -12,8 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Any, Final
 
-from leasehold.errors import UnsupportedError
-from leasehold.provider.contract import API_VERSION, Provider
+from leasehold.errors import ProviderError, UnsupportedError
+from leasehold.provider.contract import API_VERSION, Info, Provider
 
 GROUP: Final = "leasehold.providers"
 FAKE: Final = "fake"
@@ -52,13 +52,8 @@ class Registry:
         except Exception as error:  # noqa: BLE001  a plugin's fault must not stop the worker
             self.failures[key] = f"{type(error).__name__}: {error}"
             return
-        if info.api_version != API_VERSION:
-            self.failures[key] = (
-                f"written for version {info.api_version} of the provider contract; "
-                f"this is version {API_VERSION}"
-            )
-        elif info.key != key:
-            self.failures[key] = f"its entry point is {key!r}, but it calls itself {info.key!r}"
+        if (why := _misfit(key, info)) is not None:
+            self.failures[key] = why
         else:
             self._providers[key] = provider
 
@@ -91,16 +86,44 @@ def make_one(key: str, settings: Mapping[str, Any]) -> Provider:
     Make one provider anew, as the conformance suite does for each of its processes.
 
     Raises:
-        UnsupportedError: No plugin of this name is installed.
+        UnsupportedError: No plugin of this name is installed, or a worker would not take it.
+        ProviderError: The plugin refuses its settings.
     """
     if key == FAKE:
         return _make_fake(lambda _: settings)
     found = entry_points(group=GROUP)
     for entry in found:
         if entry.name == key:
-            return _make(entry, lambda _: settings)
+            return _checked(entry, settings)
     there = ", ".join(sorted({FAKE, *found.names})) or "none"
     raise UnsupportedError(f"no provider {key!r} is installed; installed: {there}")
+
+
+def _checked(entry: EntryPoint, settings: Mapping[str, Any]) -> Provider:
+    try:
+        provider = _make(entry, lambda _: settings)
+    except ProviderError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"provider {entry.name!r} could not be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if (why := _misfit(entry.name, provider.describe())) is not None:
+        provider.close()
+        raise UnsupportedError(f"provider {entry.name!r}: {why}")
+    return provider
+
+
+def _misfit(key: str, info: Info) -> str | None:
+    """Say why a worker does not take a plugin that loads."""
+    if info.api_version != API_VERSION:
+        return (
+            f"written for version {info.api_version} of the provider contract; "
+            f"this is version {API_VERSION}"
+        )
+    if info.key != key:
+        return f"its entry point is {key!r}, but it calls itself {info.key!r}"
+    return None
 
 
 def _make(entry: EntryPoint, settings_for: Callable[[str], Mapping[str, Any]]) -> Provider:
