@@ -13,7 +13,17 @@ from crash.harness import Cells
 from crash.scenarios import SCENARIOS, Scenario
 from crash.sweep import tell
 
-NAMES = {"success", "retry", "reuse", "cancel", "timeout", "held", "infra", "output"}
+NAMES = {
+    "success",
+    "retry",
+    "reuse",
+    "cancel",
+    "timeout",
+    "held",
+    "infra",
+    "output",
+    "workspace",
+}
 STORIES = [
     story
     for story in SCENARIOS

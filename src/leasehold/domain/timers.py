@@ -69,7 +69,8 @@ class Timers:
     """Budget of one provider call that is not an acquire."""
 
     transfer: timedelta = timedelta(minutes=10)
-    """Budget of bringing a workspace into a sandbox, or its artifacts out."""
+    """Budget of bringing a workspace into a sandbox, or its artifacts out; at most a third of
+    the sandbox's own time to live, which must not end in the middle of it."""
 
     retry_base: timedelta = timedelta(seconds=1)
     """The first wait after a step failed for its infrastructure, doubling with jitter."""
@@ -107,6 +108,10 @@ class Timers:
     deaf_after: timedelta = timedelta(seconds=30)
     """A worker that its own messages do not reach for so long does not consume, and ends."""
 
+    @property
+    def transfer_budget(self) -> timedelta:
+        return min(self.transfer, self.sandbox_ttl / 3)
+
     def check(self) -> None:
         """
         Refuse a table that would break a promise.
@@ -129,7 +134,6 @@ RULES: Final[tuple[tuple[str, Callable[[Timers], bool]], ...]] = (
     ("session_ttl <= host_grace", lambda t: t.session_ttl <= t.host_grace),
     ("session_ttl * 2 < sandbox_ttl", lambda t: t.session_ttl * 2 < t.sandbox_ttl),
     ("heartbeat_max * 2 < sandbox_ttl", lambda t: t.heartbeat_max * 2 < t.sandbox_ttl),
-    ("transfer * 2 < sandbox_ttl", lambda t: t.transfer * 2 < t.sandbox_ttl),
     ("sandbox_ttl <= detached_ttl", lambda t: t.sandbox_ttl <= t.detached_ttl),
     ("canary_every * 2 <= deaf_after", lambda t: t.canary_every * 2 <= t.deaf_after),
     ("heartbeat_min <= heartbeat_max", lambda t: t.heartbeat_min <= t.heartbeat_max),

@@ -7,7 +7,7 @@ to the store under its content's name, and all lines are written in the transact
 the run. Killed anywhere before it: the next holder reads the sandbox again, and stores the same
 files under the same names. A store that does not answer is asked again a few times; then the
 run ends as its command did, and says what is missing. Each try pushes the sandbox's own time to
-live on, which is longer than any two of them (`domain.timers`).
+live on, which is longer than any two of them (`Timers.transfer_budget`).
 """
 
 import tempfile
@@ -66,7 +66,7 @@ def _collect(context: Context, job: Job) -> Collected | Gone | Trouble:
     if job.end_requested:
         return Trouble("interrupted", f"given up: {job.end_requested}", permanent=True)
     provider = context.provider(lease["provider"])
-    budget = Budget(context.timers.transfer, cancelled=interruptions(context, job))
+    budget = Budget(context.timers.transfer_budget, cancelled=interruptions(context, job))
     target = job.target(context)
     tenant_id = run["tenant_id"]
 

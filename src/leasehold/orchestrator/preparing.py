@@ -158,7 +158,7 @@ def _realize(context: Context, job: Job) -> Realized | Gone | Trouble:
     if job.end_requested:
         return Realized(0)
     provider = context.provider(lease["provider"])
-    budget = Budget(context.timers.transfer, cancelled=interruptions(context, job))
+    budget = Budget(context.timers.transfer_budget, cancelled=interruptions(context, job))
     target, fence = job.target(context), job.sandbox_fence(context)
     try:
         if job.taken_over:
