@@ -25,6 +25,7 @@ from crash.acts import (
     retained,
     reused,
     visited,
+    visited_idle,
 )
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
@@ -229,6 +230,14 @@ _FAKE: Final = [
         ),
         expect=ONE,
         leases=frozenset({"idle"}),
+    ),
+    Scenario(
+        name="visit-idle",
+        provider="fake",
+        since="provider.release:after",
+        act=visited_idle("fake"),
+        expect={"run": Expected(), "visit": Expected()},
+        leases=frozenset({"expired"}),
     ),
     Scenario(
         name="visit-cancelled",

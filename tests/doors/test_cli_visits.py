@@ -91,6 +91,27 @@ def test_each_of_several_commands_has_its_output_and_its_end(live: Live) -> None
     assert "command 2, attempt 1: exited, exit code 3, from " in shown
 
 
+def test_a_stack_says_its_labels_and_a_second_one_cannot(tmp_path: Path) -> None:
+    home = Live(tmp_path / "home")
+    up = home.start("up", "--json", "--label", "gpu=1", "--label", "zone=b")
+    assert up.stdout is not None
+    assert up.stdout.readline()
+
+    def labels() -> Any:
+        return [row["labels"] for row in home.call("hosts", "list", "--json").json()]
+
+    until("the host is there", lambda: labels() == [{"gpu": "1", "zone": "b"}])
+    second = home.start("up", "--json", "--label", "gpu=2")
+    assert second.stdout is not None
+    assert second.stdout.readline()
+    for process, word in ((second, "--label: has no effect on a stack that runs"), (up, "")):
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert word in err
+    assert labels() == [{"gpu": "1", "zone": "b"}]
+
+
 def test_a_worker_joins_with_a_label_and_takes_what_requires_it(
     live: Live, tmp_path: Path
 ) -> None:

@@ -53,8 +53,7 @@ def seen(house: House, lease_id: str, run_id: str) -> Row:
 
 
 def test_a_retained_sandbox_is_looked_into_and_keeps_its_end(house: House, kept: str) -> None:
-    before = lease(house, kept)
-    run_id = ""
+    before, run_id = lease(house, kept), ""
     for word in ("one", "two"):
         run_id = visit(house, kept, "echo", word)
         after = seen(house, kept, run_id)

@@ -180,7 +180,7 @@ def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place
     scope = _scope(run, spec)
     if run["workspace"] and scope and (lease := slots.coming_to_rest(tx, scope=scope)):
         return f"{_WORKSPACE} {run['workspace']} is being put to rest in lease {lease}"
-    requires = placing.both(spec.requires, load(run["spec"]))
+    requires = placing.both(spec.requires, run)
     if isinstance(requires, str):
         return requires
     found = place(tx, context, environment, spec, scope=scope, requires=requires)
@@ -339,7 +339,7 @@ def _evict(tx: Tx, context: Context, run: Row, *, why: str) -> None:
     if environment is None:
         return
     spec = EnvironmentSpec.model_validate(load(environment["spec"]))
-    requires = placing.both(spec.requires, load(run["spec"]))
+    requires = placing.both(spec.requires, run)
     fitting = None if isinstance(requires, str) else placing.fitting(tx, requires)
     elsewhere, params = slots.on_hosts(fitting, negated=True)
     other = f"(environment_id <> :e OR scope <> :scope OR {elsewhere})"

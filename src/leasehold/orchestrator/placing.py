@@ -8,9 +8,6 @@ elsewhere. So it is refused for those, at the door and, if the plugin has change
 admission.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from leasehold.domain import placement
 from leasehold.domain.placement import Labels
 from leasehold.errors import BadInputError
@@ -66,9 +63,9 @@ def _of(environment: Row) -> Labels:
     return found
 
 
-def both(environment_requires: Labels, run_spec: Mapping[str, Any]) -> dict[str, str] | Nowhere:
+def both(environment_requires: Labels, run: Row) -> dict[str, str] | Nowhere:
     """Return what must hold for a run, or why it never can: its environment has changed."""
-    own: Labels = run_spec.get("requires") or {}
+    own: Labels = load(run["requires"]) or {}
     if clash := placement.conflicts(environment_requires, own):
         first = clash[0]
         return Nowhere(

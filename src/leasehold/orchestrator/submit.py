@@ -137,7 +137,10 @@ def _check_held(lease: Row) -> None:
     if lease["status"] not in usable or lease["held_until"] is None:
         ended = lease["status"] in LEASE_ENDS
         why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
-        raise ConflictError(f"lease {lease['id']} {why}: no run can use it")
+        hint = (
+            "`leasehold exec` looks into it" if lease["status"] == LeaseStatus.RETAINED else ""
+        )
+        raise ConflictError(f"lease {lease['id']} {why}: {hint or 'no run can use it'}")
 
 
 def _row(

@@ -90,6 +90,12 @@ def draw_run(rng: Random, *, longest_s: float) -> dict[str, Any]:
     return body
 
 
+def _takes_runs(lease: Row) -> bool:
+    """Return whether a run may name this lease: it is held, or may be looked into."""
+    kept = {LeaseStatus.RETAINED, LeaseStatus.IDLE}
+    return lease["held_until"] is not None or lease["status"] in kept
+
+
 class Person:
     """One client, and what it still wants to do."""
 
@@ -182,9 +188,12 @@ class Person:
         )
 
     def _use(self, tx: Tx, context: Context, body: dict[str, Any]) -> None:
-        if lease := self._any_lease(tx, lambda row: row["held_until"] is not None):
+        if lease := self._any_lease(tx, _takes_runs):
             request = submit.Request(
-                spec=parse(RunSpec, body), lease_id=lease["id"], key=f"{self.name}-{self._done}"
+                spec=parse(RunSpec, body),
+                lease_id=lease["id"],
+                visit=lease["held_until"] is None,
+                key=f"{self.name}-{self._done}",
             )
             submit.submit(tx, context, request)
 
