@@ -1,14 +1,18 @@
 """What a run leaves is kept, listed and proven, and never costs the run its own end."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from leasehold.blobs import Blobs
-from leasehold.orchestrator.jobs import FileLimits
-from leasehold.provider.contract import Info
+from leasehold.maintenance import hosts_lost
+from leasehold.orchestrator import holding
+from leasehold.orchestrator.jobs import FileLimits, lease_ref
+from leasehold.provider.budget import Budget
+from leasehold.provider.contract import Info, Target
 from leasehold.provider.fake import FakeProvider
 from leasehold.provider.registry import Registry
 from leasehold.store import artifacts
@@ -120,6 +124,45 @@ def test_a_sandbox_that_is_lost_meanwhile_changes_no_end(lab: House, tmp_path: P
     assert row["artifacts_error"].startswith("sandbox_lost")
     lab.quiet()
     assert lab.leases()[0]["status"] == "failed"
+
+
+def test_a_host_that_is_lost_meanwhile_changes_no_end(lab: House, tmp_path: Path) -> None:
+    lab.environment()
+    (tmp_path / "store").write_text("no directory")
+    run_id = lab.submit(*["write", "a", "1", "then", "exit", "7"], artifacts=["a"])
+    lab.until(lambda: "artifacts.failed" in lab.events(run_id))
+    with lab.database.write("test") as tx:
+        tx.run(
+            "INSERT INTO hosts (id, name, capacity, draining, created_at, alive_at)"
+            " VALUES ('gone', 'gone', 1, false, 1, 1)"
+        )
+        tx.run("UPDATE runs SET host_id = 'gone'")
+    assert hosts_lost.run_once(lab.worker, batch=10).moved == 1
+    row = lab.over(run_id)
+    assert (row["status"], row["exit_code"]) == ("failed", 7)
+    assert row["artifacts_error"]
+
+
+def test_collecting_does_not_shorten_the_life_of_a_sandbox_that_is_held(lab: House) -> None:
+    environment = lab.environment()
+    with lab.database.write("test") as tx:
+        lease = holding.create(
+            tx,
+            lab.worker,
+            environment,
+            hold_for=timedelta(hours=8),
+            version="1",
+            key="held",
+        )
+    lab.until(lambda: lab.leases()[0]["status"] == "idle")
+    lab.over(lab.submit(*["write", "a", "1"], lease_id=lease["id"], artifacts=["a"]))
+    held = lab.leases()[0]
+    target = Target(lease=lease_ref(held, deployment="story"), handle=held["handle"], config={})
+    seen = lab.registry.require("fake").inspect(target, budget=Budget(1.0))
+    assert seen.expires_in_s is not None
+    assert seen.expires_in_s > timedelta(hours=7).total_seconds()
+    with lab.database.write("test") as tx:
+        holding.give_back(tx, lab.worker, lease["id"], actor="test")
 
 
 def test_a_cancelled_run_keeps_nothing(lab: House) -> None:

@@ -75,7 +75,8 @@ def _collect(context: Context, job: Job) -> Collected | Gone | Trouble:
         context.blobs.put(tenant_id, source, digest=digest, size=size)
 
     try:
-        ttl = context.timers.sandbox_ttl
+        row = {**lease, "now_us": job.now_us}
+        ttl = heartbeat.time_to_live(context, row, least=context.timers.sandbox_ttl)
         with effect("provider.renew"):
             provider.renew(target, fence=job.sandbox_fence(context), ttl=ttl, budget=budget)
         gatherer = gathering.Gatherer(_plan(context, job), keep)

@@ -67,6 +67,9 @@ def draw_command(rng: Random, *, longest_s: float) -> list[str]:
     )
 
 
+_IN_TURN: Final = 7
+
+
 def draw_run(rng: Random, *, longest_s: float) -> dict[str, Any]:
     """Draw what a run is to do."""
     count = rng.choice((1, 1, 1, 2, 3))
@@ -87,6 +90,9 @@ def draw_run(rng: Random, *, longest_s: float) -> dict[str, Any]:
     ):
         if rng.random() < chance:
             body[name] = rng.uniform(low, high)
+    if body["priority"] < _IN_TURN:
+        # Runs of one workspace take turns; most are to meet each other.
+        body["workspace"] = None
     return body
 
 
