@@ -1,0 +1,32 @@
+"""The conformance suite on `ssh`, against a real sshd."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.sshd import Sshd, serving
+from leasehold.provider.conformance import Harness
+from leasehold.provider.conformance.leaks import names_below, processes_below
+from leasehold.provider.conformance.suite import ProviderConformance
+from leasehold_ssh import make
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with serving(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+class TestSsh(ProviderConformance):
+    @pytest.fixture
+    def harness(self, server: Sshd, tmp_path: Path) -> Harness:
+        root, scratch = tmp_path / "root", tmp_path / "scratch"
+        scratch.mkdir()
+        return Harness(
+            provider=lambda deployment: make({"deployment": deployment}),
+            config=server.config(root),
+            scratch=scratch,
+            # The target is this host, so what is left there can be seen.
+            leaks=lambda: [*names_below(root), *processes_below(root)],
+        )
