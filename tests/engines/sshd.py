@@ -1,10 +1,9 @@
 """
 Real sshds for tests: private ones, on a free loopback port or in a network of their own.
 
-Each has its own host key, config and accepted key, runs as the current user, and dies with the
-test process. Connections are processes of their own, and go on when the one that accepted them is
-killed; `kill` is the death of all of them at once, as in a crash of the machine's sshd, and
-spares what they started.
+Each has its own host key, config and accepted key, runs as the current user, and dies with
+the test process. Connections are processes of their own, and go on when the one that accepted
+them is killed; `kill` is the death of all of them at once, and spares what they started.
 """
 
 import os
@@ -36,7 +35,18 @@ def required(missing: str) -> None:
 
 def keygen(path: Path, *, passphrase: str = "") -> Path:
     """Make a key pair; returns the private half's path."""
-    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", str(path)]
+    argv = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        passphrase,
+        "-C",
+        "test",
+        "-f",
+        str(path),
+    ]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return path
 
@@ -53,7 +63,7 @@ class Sshd:
         inside: Sequence[str] = (),
         **options: object,
     ) -> None:
-        """`inside`: an argv to put before, that enters a namespace. `options`: of sshd_config."""
+        """`inside`: an argv before it that enters a namespace; `options`: of sshd_config."""
         if not Path(_PROGRAM).exists():
             required(f"{_PROGRAM} (Debian: openssh-server)")
         home.mkdir(parents=True, exist_ok=True)
@@ -79,6 +89,8 @@ class Sshd:
             "MaxStartups": "200:30:400",
             "UseDNS": "no",
             "PrintMotd": "no",
+            # The account's own start-up files may take a tenth of a second for each call.
+            "SetEnv": f"HOME={home}",
             **options,
         }
         self._config = home / "sshd_config"

@@ -9,7 +9,8 @@ from engines.sshd import Sshd, serving
 from leasehold.provider.conformance import Harness
 from leasehold.provider.conformance.leaks import names_below, processes_below
 from leasehold.provider.conformance.suite import ProviderConformance
-from leasehold_ssh import make
+from leasehold_ssh.connections import Connections
+from leasehold_ssh.provider import SshProvider
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +19,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
+class OneOfAProcess(SshProvider):
+    """
+    All that one process makes share its connections, as the one of a worker would.
+
+    A forked child finds itself to be another process, and connects anew.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__({}, connections=connections)
+
+    def close(self) -> None:
+        """Leave them open for the others; the fixture closes them."""
+
+
+@pytest.fixture(scope="module")
+def connections() -> Iterator[Connections]:
+    connections = Connections()
+    yield connections
+    connections.close()
+
+
 class TestSsh(ProviderConformance):
     @pytest.fixture
-    def harness(self, server: Sshd, tmp_path: Path) -> Harness:
+    def harness(self, server: Sshd, connections: Connections, tmp_path: Path) -> Harness:
         root, scratch = tmp_path / "root", tmp_path / "scratch"
         scratch.mkdir()
         return Harness(
-            provider=lambda deployment: make({"deployment": deployment}),
+            provider=lambda _: OneOfAProcess(connections),
             config=server.config(root),
             scratch=scratch,
             # The target is this host, so what is left there can be seen.

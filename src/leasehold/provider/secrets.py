@@ -10,7 +10,7 @@ from typing import Final
 
 from leasehold.provider.shapes import Json
 
-SECRET_KEYWORD: Final = "x-leasehold-secret"
+SECRET_KEYWORD: Final = "x-leasehold-secret"  # noqa: S105  a keyword
 """The schema keyword whose value is true where the field is a secret."""
 
 

@@ -2,9 +2,9 @@
 One call on an open connection: an argv, its input, and all that comes back.
 
 What sshd is given is a line for the account's shell, which may be any that knows single quotes
-over several lines, and may print what its start-up files like. So the line first says a mark, and
-what came before the mark is nobody's answer. Then it gives way to the call, in an environment
-that has nothing of the account's but its rights.
+over several lines, and may print what its start-up files like. So the line first says a mark,
+and what came before the mark is nobody's answer. Then it gives way to the call, in an
+environment that has nothing of the account's but its rights.
 
 The line between "not started" and "may have run" is the request that carries the command. A
 caller that gives up leaves no channel behind: one that is still being opened is closed as soon

@@ -96,9 +96,7 @@ class Connections:
             raise answer
         return answer
 
-    def run_all(
-        self, calls: "list[Call]", *, budget: Budget
-    ) -> "list[Answer | ProviderError]":
+    def run_all(self, calls: "list[Call]", *, budget: Budget) -> "list[Answer | ProviderError]":
         """Run several at once; a failure of one, its time included, is its own."""
         budget.check()
         loop = self._running()

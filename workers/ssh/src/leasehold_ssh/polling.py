@@ -3,8 +3,8 @@ Looking at many commands of one target in few trips.
 
 A poll of one sandbox costs a channel, a shell and half a dozen forks: for a thousand running
 commands that is seconds of a processor. So the items of one login are asked for together, by
-one script for up to `_TOGETHER` of them that looks at each with the supervisor's own words. Some
-such calls run at once; each is for itself if it fails.
+one script for up to `_TOGETHER` of them that looks at each with the supervisor's own words.
+Some such calls run at once; each is for itself if it fails.
 
 The parts of an answer stand between lines with a mark that is made anew for each call, so what
 a command printed cannot be taken for the next item's state, and a file that shrinks under the

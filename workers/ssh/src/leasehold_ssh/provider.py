@@ -65,12 +65,13 @@ class SshProvider(ShellProvider):
         *,
         script: str | None = None,
         own_script: str | None = None,
+        connections: Connections | None = None,
     ) -> None:
-        """`script`, `own_script`: other texts for the target; crash tests pass some that die."""
+        """For tests: texts for the target that die on their way, and connections to share."""
         super().__init__(script=script)
         del settings
         self._own = own_script or sandbox.script()
-        self._connections = Connections()
+        self._connections = connections or Connections()
 
     def describe(self) -> Info:
         return Info(

@@ -1,5 +1,5 @@
 """
-A sandbox is a directory on the target; its name follows from the lease id, its label lies in it.
+A sandbox is a directory on the target, named after the lease id; its label lies in it.
 
     <path>/sb-<name>/
         label           "1 <incarnation> <number> <boot id> <uptime> =<deployment> =<lease id>":
@@ -9,24 +9,24 @@ A sandbox is a directory on the target; its name follows from the lease id, its 
             tmp/        their TMPDIR
             control/    the supervisor's (see `leasehold.provider.supervisor`)
 
-The files are authoritative, and `sandbox.sh` is all that touches them: each call of the contract
-is one script in one trip, so that no worker and no connection stands between two effects. Any
-number of workers may call; on the target they are processes beside each other, and what they
-race for is one `rename`. The incarnation is part of every path that a handle leads to: whoever
-comes with an old one finds nothing there.
+The files are authoritative, and `sandbox.sh` is all that touches them: each call of the
+contract is one script in one trip, so no worker and no connection stands between two effects.
+Any number of workers may call; on the target they are processes beside each other, and what
+they race for is one `rename`. The incarnation is part of every path that a handle leads to:
+whoever comes with an old one finds nothing there.
 
 What if the script dies (the machine, the sshd, the out-of-memory killer)?
 
-- While it makes one: a directory `.new-<name>.<pid>.<incarnation>` that nobody lists. It has its
-  label, first fence and deadline before it gets its name, so a name is never without. The next
-  acquire of that lease removes it if that process is gone, a destroy in any case.
+- While it makes one: a directory `.new-<name>.<pid>.<incarnation>` that nobody lists. It has
+  its label, first fence and deadline before it gets its name, so a name is never without. The
+  next acquire of that lease removes it if that process is gone, a destroy in any case.
 - Between the name and the answer: the next acquire adopts it.
 - In a destroy: before the rename, a sandbox whose commands have ended; after it, a directory
-  `.dead-<name>.<incarnation>.<pid>`. Repeating the destroy finishes it, and only "removed" on the
-  last line is its success.
+  `.dead-<name>.<incarnation>.<pid>`. Repeating the destroy finishes it, and only "removed" on
+  the last line is its success.
 
-Limits, honestly: commands have the rights of the account, so they can reach all of this. After a
-crash of the target's machine a young label may be empty: then nothing is adopted or removed
+Limits, honestly: commands have the rights of the account, so they can reach all of this. After
+a crash of the target's machine a young label may be empty: then nothing is adopted or removed
 under that name, and a person has to look.
 """
 
@@ -87,7 +87,12 @@ def place(config: Json, lease_id: str, incarnation: str | None) -> Place:
         control=f"{inside}/control",
         cwd=work,
         root=work,
-        env={"PATH": SAFE_PATH, "HOME": work, "LANG": "C.UTF-8", "TMPDIR": f"{inside}/tmp"},
+        env={
+            "PATH": SAFE_PATH,
+            "HOME": work,
+            "LANG": "C.UTF-8",
+            "TMPDIR": f"{inside}/tmp",  # noqa: S108  the sandbox's own
+        },
     )
 
 
