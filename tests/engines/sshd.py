@@ -108,7 +108,8 @@ class Sshd:
 
     def known_hosts(self, key: Path | None = None) -> str:
         public = (key or self.host_key).with_suffix(".pub").read_text()
-        return f"[{self.address}]:{self.port} {public}"
+        name = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+        return f"{name} {public}"
 
     def config(self, path: Path, **more: Any) -> dict[str, Any]:
         """Return an environment's config for sandboxes below `path`."""
@@ -134,9 +135,8 @@ class Sshd:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.home / "log").read_text()
-        if self._inside:
-            return "Server listening" in (self.home / "log").read_text()
         with socket.socket() as probe:
+            probe.settimeout(1)
             return probe.connect_ex((self.address, self.port)) == 0
 
     def connections(self) -> list[psutil.Process]:

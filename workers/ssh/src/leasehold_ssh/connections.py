@@ -15,6 +15,9 @@ Everything about a connection is touched in the loop only. Its states:
     open        calls run, each in a channel of its own, at most `sessions` at once; more wait
                 in line. The sshd may allow fewer: a refused channel was not executed, so it is
                 asked for again
+    worn        a call on it was given up. An sshd counts a session until what runs in it has
+                ended, so given-up calls would use up all it allows: nobody new comes here, the
+                next call opens another, and this one is closed with the last call on it
     lost        every call on it fails at once, the next one opens another
 
 What do failures mean? Before the command was sent, nothing happened: one more attempt is made
@@ -185,8 +188,8 @@ class Link:
         self._login = login
         self._forget = forget
         self._slots = asyncio.Semaphore(login.sessions)
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._opening: asyncio.Task[asyncssh.SSHClientConnection] | None = None
+        self._wire: Wire | None = None
+        self._opening: asyncio.Task[Wire] | None = None
         self._calls = 0
         self._idle: asyncio.TimerHandle | None = None
 
@@ -210,13 +213,13 @@ class Link:
         give_up_at = loop.time() + _REFUSED_S
         retried = False
         while True:
-            kept = self._connection is not None
-            connection = await self._connected()
+            kept = self._wire is not None
+            wire = await self._connected()
             try:
-                return await channel.run(connection, call.argv, call.stdin)
+                with wire:
+                    return await channel.run(wire.connection, call.argv, call.stdin)
             except channel.NotStartedError as error:
-                if connection.is_closed():
-                    self._lost(connection)
+                if wire.connection.is_closed():
                     if not kept or retried:
                         raise UnavailableError(f"{self._login.name}: {error}") from error
                     retried = True
@@ -228,33 +231,28 @@ class Link:
             except UnavailableError as error:
                 raise UnavailableError(f"{self._login.name}: {error}") from error
 
-    async def _connected(self) -> "asyncssh.SSHClientConnection":
-        if self._connection is not None:
-            if not self._connection.is_closed():
-                return self._connection
-            self._lost(self._connection)
+    async def _connected(self) -> "Wire":
+        if self._wire is not None and self._wire.is_good():
+            return self._wire
+        self._wire = None
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
 
-    def _opened(self, task: "asyncio.Task[asyncssh.SSHClientConnection]") -> None:
+    def _opened(self, task: "asyncio.Task[Wire]") -> None:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
-            self._connection = task.result()
+            self._wire = task.result()
 
-    def _lost(self, connection: "asyncssh.SSHClientConnection") -> None:
-        if self._connection is connection:
-            self._connection = None
-
-    async def _open(self) -> "asyncssh.SSHClientConnection":
+    async def _open(self) -> "Wire":
         import asyncssh
 
         login = self._login
         # A passphrase is made slow to try on purpose; the loop has other calls to serve.
         key = await asyncio.to_thread(read_key, login.private_key, login.passphrase)
         try:
-            return await asyncssh.connect(
+            connection = await asyncssh.connect(
                 login.host,
                 login.port,
                 username=login.user,
@@ -274,6 +272,7 @@ class Link:
                 keepalive_interval=_SILENCE_S,
                 keepalive_count_max=_SILENCES,
             )
+            return Wire(connection)
         except asyncssh.PermissionDenied:
             text = f"{login.name} refused the key"
             raise AuthFailedError(text) from None
@@ -294,13 +293,34 @@ class Link:
 
     def _rest(self) -> None:
         self._forget()
-        if self._connection is not None:
-            self._connection.close()
+        if self._wire is not None:
+            self._wire.connection.close()
 
     async def close(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
-        if self._connection is not None:
-            self._connection.close()
+        if self._wire is not None:
+            self._wire.connection.close()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._connection.wait_closed(), _CLOSING_S / 2)
+                await asyncio.wait_for(self._wire.connection.wait_closed(), _CLOSING_S / 2)
+
+
+class Wire:
+    """One open connection, and the calls on it: each is a `with` block."""
+
+    def __init__(self, connection: "asyncssh.SSHClientConnection") -> None:
+        self.connection = connection
+        self._calls = 0
+        self._worn = False
+
+    def is_good(self) -> bool:
+        return not self._worn and not self.connection.is_closed()
+
+    def __enter__(self) -> None:
+        self._calls += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._calls -= 1
+        self._worn = self._worn or kind is asyncio.CancelledError
+        if self._worn and not self._calls:
+            self.connection.abort()

@@ -121,8 +121,8 @@ def removed(told: Answer) -> None:
 def owned(told: Answer, config: Json, login_name: str) -> Iterator[Owned]:
     """Read the answer of a listing, whole or not at all."""
     _, rest = answer(*told)
-    *lines, last, _ = [*rest.decode(errors="replace").split("\n"), ""][:-1] or ["", ""]
-    if last != "end":
+    *lines, last, nothing = ["", *rest.decode(errors="replace").split("\n")]
+    if (last, nothing) != ("end", ""):
         raise UnavailableError("the target's list of sandboxes was cut short")
     for line in lines:
         match line.split(" "):
