@@ -8,7 +8,7 @@ SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
 SOAK_S ?= 1200
-PLUGINS := workers/local workers/fake_plugin
+PLUGINS := workers/local workers/fake_plugin workers/ssh
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real --ignore=tests/engines
 
 proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
 	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof
@@ -78,7 +78,7 @@ bench: setup  ## measure beside a bare Celery chain, and a thousand waiting comm
 
 lock:  ## resolve the dependencies anew and write requirements.lock
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]' $(PLUGINS:%=-e %)
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf .venv-lock
 
