@@ -67,13 +67,17 @@ class LocalProvider(Provider):
         source: Path | None = None,
     ) -> None:
         """`ground` and `source` are for tests: another host, an instrumented supervisor."""
-        mark = hashlib.sha256(f"{deployment}\0{root}".encode()).hexdigest()[:12]
-        self._ground = ground or look_around(f"leasehold-{mark}")
+        self._ground = ground or look_around(self.name_of_groups(deployment, root))
         self._watch = ExitWatch()
         self._sandboxes, self._spawner, self._executions = self._parts(
             str(root), deployment, host_id, source
         )
         self._looking = Looking(self._executions, self._watch)
+
+    @staticmethod
+    def name_of_groups(deployment: str, root: Path) -> str:
+        mark = hashlib.sha256(f"{deployment}\0{root}".encode()).hexdigest()[:12]
+        return f"leasehold-{mark}"
 
     def _parts(
         self, root: str, deployment: str, host_id: str, source: Path | None
