@@ -7,12 +7,14 @@ import pytest
 from leasehold.provider.conformance import Harness
 from leasehold.provider.conformance.leaks import names_below, processes_below
 from leasehold.provider.conformance.suite import ProviderConformance
+from bubblewrap_world import require_bubblewrap
 from leasehold_bubblewrap import make
 
 
 class TestBubblewrap(ProviderConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
+        require_bubblewrap()
         root, scratch = tmp_path / "root", tmp_path / "scratch"
         scratch.mkdir()
         return Harness(

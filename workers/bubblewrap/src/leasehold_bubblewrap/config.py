@@ -133,7 +133,7 @@ class Ground(local.Ground):
             problems += [*_variables(config), *self._binds(config), *_filtering(checked.config)]
         if problems:
             return Validation(problems=tuple(problems))
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if not checked.config["seccomp"]:
             warnings = ("seccomp is off: commands reach the whole of the kernel",)
         return Validation(warnings=warnings, config=checked.config)
@@ -179,7 +179,10 @@ class Ground(local.Ground):
     def rlimits(self, config: Json) -> list[tuple[str, int]]:
         """Return the limits per process; a crash leaves no dump for the host to look at."""
         found = [("RLIMIT_CORE", 0)]
-        for key, name, unit in (("nofile", "RLIMIT_NOFILE", 1), ("fsize_mb", "RLIMIT_FSIZE", _MIB)):
+        for key, name, unit in (
+            ("nofile", "RLIMIT_NOFILE", 1),
+            ("fsize_mb", "RLIMIT_FSIZE", _MIB),
+        ):
             if key in config:
                 found.append((name, int(config[key]) * unit))
         return found

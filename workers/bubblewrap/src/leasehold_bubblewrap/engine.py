@@ -49,11 +49,14 @@ class Engine(NamedTuple):
     trouble: str | None = None
 
 
-def look() -> Engine:
-    """Look for `bwrap` and let it make an empty sandbox."""
-    path = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{SAFE_PATH}")
+def look(search: str | None = None) -> Engine:
+    """Look for `bwrap`, along `search` or the usual path, and let it make an empty sandbox."""
+    usual = f"{os.environ.get('PATH', '')}:{SAFE_PATH}"
+    path = shutil.which("bwrap", path=usual if search is None else search)
     if path is None:
-        return Engine(None, trouble="bwrap is not installed (Debian: apt-get install bubblewrap)")
+        return Engine(
+            None, trouble="bwrap is not installed (Debian: apt-get install bubblewrap)"
+        )
     version = _said([path, "--version"], None)[1].removeprefix("bubblewrap").strip()
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < OLDEST:

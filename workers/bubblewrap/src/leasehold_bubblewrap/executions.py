@@ -1,5 +1,5 @@
 """
-Executions: what `local` does, with the sandbox's own view of the world in the supervisor's spec.
+Executions: what `local` does, with the sandbox's view of the world in the supervisor's spec.
 
 Everything that a supervisor needs is worked out here, by the worker, and handed over in memory:
 the supervisor itself only makes system calls.

@@ -22,7 +22,15 @@ from typing import Any, Final
 REFUSED: Final[dict[str, tuple[str, ...]]] = {
     "namespaces and mounts": (
         *("unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot"),
-        *("move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"),
+        *(
+            "move_mount",
+            "open_tree",
+            "fsopen",
+            "fsconfig",
+            "fsmount",
+            "fspick",
+            "mount_setattr",
+        ),
     ),
     "other processes": (
         *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp"),
@@ -35,7 +43,16 @@ REFUSED: Final[dict[str, tuple[str, ...]]] = {
     "keys": ("add_key", "request_key", "keyctl"),
     "files by handle, all files": ("open_by_handle_at", "name_to_handle_at", "fanotify_init"),
     "the machine": (
-        *("reboot", "swapon", "swapoff", "acct", "quotactl", "syslog", "vhangup", "lookup_dcookie"),
+        *(
+            "reboot",
+            "swapon",
+            "swapoff",
+            "acct",
+            "quotactl",
+            "syslog",
+            "vhangup",
+            "lookup_dcookie",
+        ),
         *("settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime"),
         *("iopl", "ioperm", "modify_ldt", "vm86", "vm86old", "nfsservctl", "uselib", "_sysctl"),
         *("move_pages", "migrate_pages", "mbind", "set_mempolicy"),

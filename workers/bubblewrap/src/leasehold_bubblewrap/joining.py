@@ -1,11 +1,12 @@
 """
 The two processes between the supervisor and a command: the launcher and the joiner.
 
-Why two? `bwrap` tells a signal as an exit code (137 may be either), hands a missing command out
-as "1", and dies at once of a TERM that was meant for the command. So it only makes the place: it
-starts `cat`, the *holder*, in a new set of namespaces, and waits. The command itself joins these
-namespaces, as a child of the supervisor's: its exit is the kernel's word to the supervisor alone,
-nothing inside can forge it, and its words, variables and input never pass `bwrap` at all.
+Why two? `bwrap` tells a signal as an exit code (137 may be either), hands a missing command
+out as "1", and dies at once of a TERM that was meant for the command. So it only makes the
+place: it starts `cat`, the *holder*, in a new set of namespaces, and waits. The command itself
+joins these namespaces, as a child of the supervisor's: its exit is the kernel's word to the
+supervisor alone, nothing inside can forge it, and its words, variables and input never pass
+`bwrap` at all.
 
     supervisor ── bwrap ── bwrap, process 1 of the sandbox ── cat, the holder
                └─ the command, in the same namespaces
@@ -15,22 +16,22 @@ all that follows inherits, then forks the *joiner* as a sibling. Both wait on pi
 of the supervisor's; if it dies they see the pipe close, and leave.
 
 The joiner waits for the holder to live, enters its namespaces and forks the command, again as
-the supervisor's child (a process that enters a pid namespace is not in it; its children are).
-While it does so nothing but `bwrap` and `cat` is in there, so nobody can watch or disturb it.
-Before the exec the command gives up all capabilities for good, takes no new privileges, and gets
-the filter of system calls.
+the supervisor's child (who enters a pid namespace is not in it; its children are). While it
+does so nothing but `bwrap` and `cat` is in there, so nobody can watch or disturb it. Before the
+exec the command gives up all capabilities for good, takes no new privileges, and gets the
+filter of system calls.
 
-What happens if we die here, or the supervisor? Process 1 dies with `bwrap`, and `bwrap` with the
-supervisor (parent death signal; the holder also sees its input close). A pid namespace whose
-process 1 is dead has nobody left in it and lets nobody in: that is the proof that nothing of the
-command runs, and it needs no cgroup.
+What happens if we die here, or the supervisor? Process 1 dies with `bwrap`, and `bwrap` with
+the supervisor (parent death signal; the holder also sees its input close). A pid namespace
+whose process 1 is dead has nobody left in it and lets nobody in: that is the proof that nothing
+of the command runs, and it needs no cgroup.
 """
 
 import ctypes
 import fcntl
 import os
 import signal
-import warnings  # noqa: F401 - the standard library asks for it later, where no file can be found
+import warnings  # noqa: F401 - an exec asks for it, where its file cannot be found any more
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
@@ -56,7 +57,7 @@ _OTHERS: Final = ("pid", "net", "ipc", "uts", "cgroup", "mnt")
 
 
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]  # noqa: RUF012 - ctypes
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
 
 
 def launch(
@@ -95,7 +96,7 @@ def launch(
         if os.read(starter, 1) != b"1":
             os._exit(0)
         signal.set_wakeup_fd(-1)
-        os.dup2(holder[0], 0)
+        os.dup2(holder[0], 0)  # @ launch
         os.dup2(holder[1], 1)
         os.dup2(streams[1].write_end, 2)
         arguments = list(spec["arguments"])
@@ -106,7 +107,9 @@ def launch(
         words = [b"bwrap", b"--args", b"%d" % handle, b"--", b"cat"]
         os.execve(spec["bwrap"], words, {"PATH": spec["path"]})  # noqa: S606 - no shell is the point
     except OSError as error:
-        os.write(streams[1].write_end, b"leasehold: the sandbox: " + str(error).encode() + b"\n")
+        os.write(
+            streams[1].write_end, b"leasehold: the sandbox: " + str(error).encode() + b"\n"
+        )
     finally:
         os.write(tell, b"internal")
         os._exit(127)
@@ -145,13 +148,13 @@ def _join(
         holder = os.read(word, 32)
         if not holder:
             os._exit(0)
-        enter(int(holder))
+        enter(int(holder))  # @ enter
         pid = _fork_sibling()
         if pid == 0:
             os.setsid()
             die_with_parent()
             execute(spec, tell, streams, stdin, lambda: confine(spec["filter"]))
-        os.write(born, b"%d" % pid)
+        os.write(born, b"%d" % pid)  # @ born
         os._exit(0)
     except OSError as error:
         os.write(streams[1].write_end, b"leasehold: joining: " + str(error).encode() + b"\n")
@@ -190,7 +193,7 @@ def confine(program: bytes | None) -> None:
     for number in range(_CAPABILITIES):
         if libc.prctl(_DROP_BOUND, number, 0, 0, 0) != 0:
             break
-    _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # @ confine
     if program is not None:
         loaded = _Program(len(program) // 8, program)
         _call("prctl", _FILTER_CALLS, _BY_PROGRAM, ctypes.byref(loaded), 0, 0)
@@ -216,9 +219,14 @@ def _memory(content: bytes) -> int:
 
 
 def _mount(
-    source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None
+    source: bytes | None,
+    target: bytes,
+    kind: bytes | None,
+    flags: int,
+    data: bytes | None = None,
 ) -> None:
-    _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+    if libc.mount(source, target, kind, ctypes.c_ulong(flags), data) != 0:
+        _fail(f"mount of {os.fsdecode(source or target)}")
 
 
 def _call(name: str, *arguments: object) -> None:

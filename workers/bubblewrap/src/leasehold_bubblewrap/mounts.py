@@ -10,7 +10,7 @@ What a command sees of a file system: the arguments of `bwrap`, without any secr
     whatever `ro_binds` names, read-only, at its own place
 
 Nothing else of the host is there: not its other directories, not the supervisor's, not the
-store. The root directory itself is read-only, so that nothing is kept in memory without a limit.
+store. The root directory itself is read-only: nothing is kept in memory without a limit.
 """
 
 import os
@@ -30,7 +30,8 @@ FILES: Final[tuple[tuple[str, bytes], ...]] = (
     (
         "/etc/passwd",
         b"root:x:0:0:root:/:/usr/sbin/nologin\n"
-        b"sandbox:x:%d:%d:sandbox:%s:/bin/sh\n" % (INSIDE, INSIDE, HOME.encode())
+        b"sandbox:x:%d:%d:sandbox:%s:/bin/sh\n"
+        % (INSIDE, INSIDE, HOME.encode())
         + b"nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
     ),
     ("/etc/group", b"root:x:0:\nsandbox:x:%d:\nnogroup:x:65534:\n" % INSIDE),

@@ -20,8 +20,8 @@ from leasehold_local.sandboxes import ROOMS
 from leasehold_local.sandboxes import Sandboxes as LocalSandboxes
 from leasehold_local.spawner import Spawner
 
-from leasehold_bubblewrap import engine, filters, mounts
 from leasehold_bubblewrap import config as configs
+from leasehold_bubblewrap import engine, filters, mounts
 from leasehold_bubblewrap.executions import Executions
 
 KEY: Final = "bubblewrap"
@@ -55,8 +55,15 @@ class BubblewrapProvider(LocalProvider):
         host_id: str,
         ground: configs.Ground | None = None,
         source: Path | None = None,
+        search: str | None = None,
     ) -> None:
-        """`ground` and `source` are for tests: another host, an instrumented supervisor."""
+        """
+        Make the plugin.
+
+        `ground`, `source` and `search` are for tests: another host, an instrumented supervisor,
+        where the probe looks for `bwrap`.
+        """
+        self._search = search
         name = self.name_of_groups(deployment, root)
         super().__init__(
             root=root,
@@ -88,14 +95,12 @@ class BubblewrapProvider(LocalProvider):
     def probe(self, config: Json, *, budget: Budget) -> Health:
         """Let `bwrap` make an empty sandbox: nothing else tells whether the host allows it."""
         budget.check()
-        found = engine.look()
+        found = engine.look(self._search)
         if found.path is None:
             return Health(state=HealthState.UNDETECTED, summary=found.trouble or "no bwrap")
         details: dict[str, Any] = {"bwrap": found.path, "version": found.version}
         if found.trouble is not None:
-            return Health(
-                state=HealthState.UNHEALTHY, summary=found.trouble, details=details
-            )
+            return Health(state=HealthState.UNHEALTHY, summary=found.trouble, details=details)
         details["uid"] = os.geteuid() if found.owner is None else found.owner
         details |= {
             name: "none" if limit is None else "v2" if limit.v2 else "v1"

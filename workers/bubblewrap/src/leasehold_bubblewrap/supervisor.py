@@ -115,6 +115,9 @@ class Supervisor(LocalSupervisor):
         if text:
             self.command = int(text)
             self.status = self.ends.get(self.command, self.status)
+        elif self.tree_gone_at is None:
+            # The joiner is gone, and told of no command.
+            self._kill()
         return False
 
     def _hear_told(self) -> bool:
@@ -137,6 +140,17 @@ class Supervisor(LocalSupervisor):
             self._kill()
             return
         super()._ask(who)
+
+    def _judge(self, now: int) -> None:
+        super()._judge(now)
+        if self.status is not None and self.tree_gone_at is None:
+            # Whatever grace was left was the command's.
+            self._kill()
+
+    def _pause(self, now: int) -> int | None:
+        if self.killed_at is not None and self.tree_gone_at is None:
+            return _KILLED_CS
+        return super()._pause(now)
 
     def _tree(self) -> set[int]:
         found = super()._tree()

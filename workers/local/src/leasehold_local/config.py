@@ -88,7 +88,7 @@ class Ground:
         return group_limits(config, self)
 
     def rlimits(self, config: Json) -> list[tuple[str, int]]:
-        """Return (name in `resource`, value) of every limit that the kernel keeps per process."""
+        """Return (name in `resource`, value) of every limit per process."""
         return rlimits(config, self)
 
     def capabilities(self) -> Capabilities:

@@ -158,7 +158,7 @@ class Executions:
     def _inside(self, sandbox: str, cwd: str | None) -> tuple[str, str, dict[str, str]]:
         """Return root, working directory and variables as the command is to see them."""
         root = os.path.realpath(sandbox)
-        own = {"HOME": f"{sandbox}/home", "TMPDIR": f"{sandbox}/tmp"}
+        own = {"HOME": f"{sandbox}/home", "TMPDIR": f"{sandbox}/tmp"}  # noqa: S108 - private
         return root, _directory(sandbox, root, cwd), own
 
     # ---- look ------------------------------------------------------------------------------
