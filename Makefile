@@ -71,7 +71,7 @@ bench: setup  ## measure beside a bare Celery chain, and a thousand waiting comm
 
 lock:  ## resolve the dependencies anew and write requirements.lock
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]' $(PLUGINS:%=-e %)
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf .venv-lock
 

@@ -1,4 +1,4 @@
-"""One sandbox of the bubblewrap provider under test, and the proof that nothing of it is left."""
+"""One sandbox of the bubblewrap provider under test; in the end nothing of it may be left."""
 
 import re
 import shutil

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bubblewrap_world import require_bubblewrap
 from leasehold.provider.conformance import Harness
 from leasehold.provider.conformance.leaks import names_below, processes_below
 from leasehold.provider.conformance.suite import ProviderConformance
-from bubblewrap_world import require_bubblewrap
 from leasehold_bubblewrap import make
 
 

@@ -1,4 +1,4 @@
-"""How commands behind bubblewrap end: by limits, by TERM, with whoever is killed around them."""
+"""How commands behind bubblewrap end: by limits, by TERM, by deaths around them."""
 
 import os
 import signal
@@ -63,7 +63,8 @@ def test_a_share_of_a_processor_is_kept(world: Fenced) -> None:
 
 
 def test_term_reaches_the_command_and_its_grace_is_its_own(world: Fenced) -> None:
-    script = 'trap "echo bye; sleep 0.1; echo gone; exit 3" TERM; echo hi; while :; do sleep 0.02; done'
+    trap = 'trap "echo bye; sleep 0.1; echo gone; exit 3" TERM'
+    script = f"{trap}; echo hi; while :; do sleep 0.02; done"
     world.start("one", "sh", "-c", script)
     world.wait_output("one", b"hi")
     settled = world.cancel("one", grace_s=15)

@@ -41,6 +41,8 @@ class Supervisor(LocalSupervisor):
         self.spared: set[int] = set()
         self.said = b""
         self.killed_at: int | None = None
+        self.inside = -1
+        """A pidfd of the sandbox's process 1."""
 
     # ---- start -----------------------------------------------------------------------------
 
@@ -93,6 +95,8 @@ class Supervisor(LocalSupervisor):
             inside = children(self.child) or self._below(self.child)
             holders = [pid for one in inside for pid in children(one) or self._below(one)]
             self.spared = {self.child, *inside, *holders}
+            with contextlib.suppress(OSError, IndexError):
+                self.inside = os.pidfd_open(inside[0])
             if holders:
                 # Who was cancelled meanwhile has no joiner any more.
                 with contextlib.suppress(OSError):
@@ -161,6 +165,9 @@ class Supervisor(LocalSupervisor):
         if self.killed_at is None:
             self.killed_at = now
             self._forget_the_joiner()
+            # Process 1 would follow `bwrap` by itself, only later.
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.inside, signal.SIGKILL)
             if self.child not in self.ends:
                 os.kill(self.child, signal.SIGKILL)  # @ kill_sandbox
         elif now >= self.killed_at + _KILLED_CS:
