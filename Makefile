@@ -8,7 +8,7 @@ SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
 SOAK_S ?= 1200
-PLUGINS := workers/local workers/fake_plugin workers/ssh
+PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/ssh
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@ Control groups: the fence around a process tree that no process can leave by its
 
 Two uses. *Ending a tree* needs only a writable cgroup v2 directory with ``cgroup.kill`` (Linux
 5.14); it works without any controller, also where the controllers are still v1. *Limits*
-(memory, pids) need the controller, v2 or v1. What cannot be had is not offered.
+(memory, pids, cpu) need the controller, v2 or v1. What cannot be had is not offered.
 
 Every sandbox has one directory per hierarchy, below ours; each execution has one below its
 sandbox's in v2. Standard library only: the supervisor loads it too.
@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from leasehold_local.processes import read_small, send
 
@@ -99,15 +99,29 @@ class Limit(NamedTuple):
         ensure(path)
         if self.v2:
             write(f"{self.base}/cgroup.subtree_control", f"+{self.controller}")
+        self._fit_swap(path, value)
         write(f"{path}/{self.file}", str(value))
+        self._fit_swap(path, value)
         return path
+
+    def _fit_swap(self, path: str, value: int) -> None:
+        """Let memory not go on in swap space; v1 refuses a sum below the memory, so twice."""
+        if self.controller == "memory":
+            name, most = ("swap.max", 0) if self.v2 else ("memsw.limit_in_bytes", value)
+            with contextlib.suppress(OSError):
+                write(f"{path}/memory.{name}", str(most))
+
+
+CPU_PERIOD: Final = 100_000
+"""What both versions begin with, in microseconds; the limit of "cpu" is a share of it."""
 
 
 def find_limit(name: str, controller: str) -> Limit | None:
-    """Return how "memory" or "pids" can be limited here, or None."""
+    """Return how "memory", "pids" or "cpu" can be limited here, or None."""
     v2, v1 = {
         "memory": ("memory.max", "memory.limit_in_bytes"),
         "pids": ("pids.max", "pids.max"),
+        "cpu": ("cpu.max", "cpu.cfs_quota_us"),
     }[controller]
     for parent in _candidates(""):
         if path := _usable(parent, name, v2):
@@ -125,6 +139,19 @@ def write(path: str, text: str) -> None:
         os.write(handle, text.encode())
     finally:
         os.close(handle)
+
+
+def join(path: str) -> None:
+    """
+    Move this process, which has one thread, into a directory.
+
+    The v1 file `tasks` is asked first: a thread that moves itself through it needs none of the
+    locks that make `cgroup.procs` wait for a grace period of the kernel's.
+    """
+    try:
+        write(f"{path}/tasks", "0")
+    except FileNotFoundError:
+        write(f"{path}/cgroup.procs", "0")
 
 
 def members(path: str) -> set[int]:

@@ -12,7 +12,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from leasehold_local import cgroups
@@ -70,15 +70,34 @@ def become(
     spec: Spec, starter: int, tell: int, streams: list[Stream], stdin: int | None
 ) -> NoReturn:
     """Wait for the word, then exec; never returns."""
-    failure = b"internal"
     try:
         os.setsid()
         for stream in streams:
             os.close(stream.read_end)
-        libc.prctl(_PARENT_DEATH, int(signal.SIGKILL), 0, 0, 0)
-        _join_limits(spec)
+        die_with_parent()
+        join_limits(spec)
         if os.read(starter, 1) != b"1":
             os._exit(0)
+        execute(spec, tell, streams, stdin)
+    finally:
+        os.write(tell, b"internal")
+        os._exit(127)
+
+
+def die_with_parent() -> None:
+    libc.prctl(_PARENT_DEATH, int(signal.SIGKILL), 0, 0, 0)
+
+
+def execute(
+    spec: Spec,
+    tell: int,
+    streams: list[Stream],
+    stdin: int | None,
+    confine: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Exec the command, or tell why not; `confine` is called last. Never returns."""
+    failure = b"internal"
+    try:
         signal.set_wakeup_fd(-1)
         for number in range(1, signal.NSIG):
             if number not in _NOT_OURS:
@@ -92,6 +111,8 @@ def become(
         os.umask(0o022)
         for name, value in spec["rlimits"]:
             _limit(name, value)
+        failure = b"internal"
+        confine()
         failure = b"exec"
         os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 - no shell is the point
     except OSError as error:
@@ -109,9 +130,9 @@ def _said(failure: bytes, error: OSError) -> bytes:
     return where + os.strerror(error.errno or 0).encode()
 
 
-def _join_limits(spec: Spec) -> None:
+def join_limits(spec: Spec) -> None:
     for group in spec["limit_groups"]:
-        cgroups.write(f"{group}/cgroup.procs", "0")
+        cgroups.join(group)
 
 
 def _enter(spec: Spec) -> None:

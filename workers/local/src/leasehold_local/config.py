@@ -72,6 +72,25 @@ class Ground:
     tree: str | None
     memory: Limit | None
     pids: Limit | None
+    owner: int | None = None
+    """The uid and gid that commands run with, if they are not the worker's."""
+
+    def bases(self) -> set[str]:
+        """Return our directory in each hierarchy."""
+        limits = [limit.base for limit in (self.memory, self.pids) if limit]
+        return set(filter(None, [self.tree, *limits]))
+
+    def check(self, config: Json) -> Validation:
+        """Check a config against the schema and against what this host can keep."""
+        return check(config, self)
+
+    def group_limits(self, config: Json) -> list[tuple[Limit, int]]:
+        """Return every limit that a cgroup keeps for the whole sandbox."""
+        return group_limits(config, self)
+
+    def rlimits(self, config: Json) -> list[tuple[str, int]]:
+        """Return (name in `resource`, value) of every limit per process."""
+        return rlimits(config, self)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(

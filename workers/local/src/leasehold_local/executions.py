@@ -41,7 +41,6 @@ from leasehold.provider import (
 from leasehold.provider.supervisor import check_command, checked_id, parse_exit
 
 from leasehold_local import cgroups, layout, processes
-from leasehold_local import config as configs
 from leasehold_local.layout import disk
 from leasehold_local.processes import Identity, now_cs
 from leasehold_local.sandboxes import Sandboxes
@@ -132,35 +131,35 @@ class Executions:
         """Make sure that the sandbox's limits stand; a reboot takes them away."""
         return [
             limit.apply(name, value)
-            for limit, value in configs.group_limits(target.config, self._ground)
+            for limit, value in self._ground.group_limits(target.config)
         ]
 
     def _spec(
         self, sandbox: str, target: Target, execution_id: str, command: Command
     ) -> dict[str, Any]:
-        root = os.path.realpath(sandbox)
-        env = {
-            "PATH": SAFE_PATH,
-            "HOME": f"{sandbox}/home",
-            "TMPDIR": f"{sandbox}/tmp",  # noqa: S108 - inside of the private directory
-            "LANG": "C.UTF-8",
-            **target.config.get("env", {}),
-            **command.env,
-        }
+        root, cwd, own = self._inside(sandbox, command.cwd)
+        env = {"PATH": SAFE_PATH, "LANG": "C.UTF-8", **own}
+        env |= {**target.config.get("env", {}), **command.env}
         timeout = command.timeout
         return {
             "id": execution_id,
             "place": self.place(target, execution_id),
             "control": f"{sandbox}/ctl",
             "root": os.fsencode(root),
-            "cwd": os.fsencode(_directory(sandbox, root, command.cwd)),
+            "cwd": os.fsencode(cwd),
             "argv": [os.fsencode(part) for part in command.argv],
             "env": {os.fsencode(key): os.fsencode(text) for key, text in env.items()},
             "timeout": None if timeout is None else _cs(timeout),
             "grace": _cs(command.grace),
             "cap": max(0, command.output_cap_bytes),
-            "rlimits": configs.rlimits(target.config, self._ground),
+            "rlimits": self._ground.rlimits(target.config),
         }
+
+    def _inside(self, sandbox: str, cwd: str | None) -> tuple[str, str, dict[str, str]]:
+        """Return root, working directory and variables as the command is to see them."""
+        root = os.path.realpath(sandbox)
+        own = {"HOME": f"{sandbox}/home", "TMPDIR": f"{sandbox}/tmp"}  # noqa: S108 - private
+        return root, _directory(sandbox, root, cwd), own
 
     # ---- look ------------------------------------------------------------------------------
 

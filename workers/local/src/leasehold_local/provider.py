@@ -67,13 +67,24 @@ class LocalProvider(Provider):
         source: Path | None = None,
     ) -> None:
         """`ground` and `source` are for tests: another host, an instrumented supervisor."""
-        mark = hashlib.sha256(f"{deployment}\0{root}".encode()).hexdigest()[:12]
-        self._ground = ground or look_around(f"leasehold-{mark}")
-        self._sandboxes = Sandboxes(str(root), deployment, host_id, self._ground)
+        self._ground = ground or look_around(self.name_of_groups(deployment, root))
         self._watch = ExitWatch()
-        self._spawner = Spawner(source)
-        self._executions = Executions(self._sandboxes, self._spawner, self._watch)
+        self._sandboxes, self._spawner, self._executions = self._parts(
+            str(root), deployment, host_id, source
+        )
         self._looking = Looking(self._executions, self._watch)
+
+    @staticmethod
+    def name_of_groups(deployment: str, root: Path) -> str:
+        mark = hashlib.sha256(f"{deployment}\0{root}".encode()).hexdigest()[:12]
+        return f"leasehold-{mark}"
+
+    def _parts(
+        self, root: str, deployment: str, host_id: str, source: Path | None
+    ) -> tuple[Sandboxes, Spawner, Executions]:
+        sandboxes = Sandboxes(root, deployment, host_id, self._ground)
+        spawner = Spawner(source)
+        return sandboxes, spawner, Executions(sandboxes, spawner, self._watch)
 
     def describe(self) -> Info:
         return Info(
@@ -102,7 +113,7 @@ class LocalProvider(Provider):
 
     def validate(self, config: Json, *, budget: Budget) -> Validation:
         budget.check()
-        return configs.check(config, self._ground)
+        return self._ground.check(config)
 
     # ---- the sandbox -----------------------------------------------------------------------
 
@@ -116,7 +127,7 @@ class LocalProvider(Provider):
         fence: int,
         budget: Budget,
     ) -> Sandbox:
-        checked = configs.check(config, self._ground)
+        checked = self._ground.check(config)
         if not checked.ok:
             problem = checked.problems[0]
             raise ConfigRejectedError(f"{problem.path}: {problem.message}")
@@ -272,9 +283,9 @@ class LocalProvider(Provider):
         sandbox = self._meant(target)
         layout.install_fence(sandbox, fence)
         if tree:
-            transfer.unpack(sandbox, path, source, budget)
+            transfer.unpack(sandbox, path, source, budget, owner=self._ground.owner)
         else:
-            transfer.write(sandbox, path, source, mode, budget)
+            transfer.write(sandbox, path, source, mode, budget, owner=self._ground.owner)
 
     def get(self, target: Target, path: str, *, tree: bool, budget: Budget) -> Iterator[bytes]:
         sandbox = self._meant(target)

@@ -42,7 +42,7 @@ from leasehold_local import cgroups, layout, processes
 from leasehold_local import config as configs
 from leasehold_local.layout import Label, disk
 
-_ROOMS: Final = ("work", "home", "tmp")
+ROOMS: Final = ("work", "home", "tmp")
 _CONTROL: Final = ("ctl", "ctl/fence", "ctl/x", "ctl/spool")
 _TRIES: Final = 50
 
@@ -90,8 +90,7 @@ class Sandboxes:
     ) -> Sandbox:
         layout.install_fence(path, fence)
         with disk("preparing the sandbox", path):
-            for room in _ROOMS:
-                os.makedirs(f"{path}/{room}", mode=0o700, exist_ok=True)
+            self._furnish(path)
         layout.write_deadline(path, ttl.total_seconds())
         return self._answer(path, label, Acquired.RESUMED if known else Acquired.ADOPTED)
 
@@ -100,9 +99,18 @@ class Sandboxes:
             sandbox_id=path,
             handle={"v": layout.LABEL_VERSION, "incarnation": label.incarnation},
             outcome=outcome,
-            remote_cwd=f"{path}/work",
+            remote_cwd=self.remote_cwd(path),
             metadata={"host_id": label.host, "cgroups": list(label.groups)},
         )
+
+    def remote_cwd(self, path: str) -> str:
+        """Return where a command starts, as the command sees it."""
+        return f"{path}/work"
+
+    def _furnish(self, path: str) -> None:
+        """Make the command's directories, where they are missing."""
+        for room in ROOMS:
+            os.makedirs(f"{path}/{room}", mode=0o700, exist_ok=True)
 
     def _clear_rest(self, path: str, label: Label | None, lease: LeaseRef) -> None:
         """Finish a destroy that was cut short, so that the name is free."""
@@ -126,7 +134,7 @@ class Sandboxes:
     ) -> Label | None:
         """Build it aside and rename it into place; None if somebody else was first."""
         name = os.path.basename(path)
-        limits = configs.group_limits(config, self.ground)
+        limits = self.ground.group_limits(config)
         bases = [limit.base for limit, _ in limits]
         if self.ground.tree and self.ground.tree not in bases:
             bases.append(self.ground.tree)
@@ -149,7 +157,8 @@ class Sandboxes:
             with disk("making the sandbox"):
                 with effect("local:mkdir"):
                     self._make_aside(aside)
-                    for folder in (*_ROOMS, *_CONTROL):
+                    self._furnish(aside)
+                    for folder in _CONTROL:
                         os.mkdir(f"{aside}/{folder}", 0o700)
                 with effect("local:label"):
                     _write(f"{aside}/ctl/fence/{layout.fence_name(fence)}", "")
@@ -199,7 +208,7 @@ class Sandboxes:
         for group in label.groups:
             cgroups.kill(group)
             _remove_group(group)
-        for name in (*_ROOMS, "ctl.gone"):
+        for name in (*ROOMS, "ctl.gone"):
             with effect("local:rmtree"):
                 _remove_tree(f"{path}/{name}")
         with disk_unless_missing("removing the sandbox"):
@@ -213,8 +222,7 @@ class Sandboxes:
 
     def sweep(self) -> None:
         """Remove what processes left that died while they made or left a sandbox."""
-        limits = [limit.base for limit in (self.ground.memory, self.ground.pids) if limit]
-        for base in filter(None, {self.ground.tree, *limits}):
+        for base in self.ground.bases():
             self._sweep_groups(base)
         folder = f"{self.root}/.new"
         with contextlib.suppress(OSError):

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from leasehold.provider import UnavailableError, effect
 
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from leasehold_local.zygote import main; main()"
+    "import sys; sys.path[:0] = sys.argv[2:];"
+    " from leasehold_local.zygote import main; main(sys.argv[1])"
 )
 _PATIENCE_S = 20.0
 
@@ -32,9 +32,17 @@ class Spawned(NamedTuple):
 
 
 class Spawner:
-    def __init__(self, source: Path | None = None) -> None:
-        """`source` is the directory that holds the package; a crash harness gives a copy."""
-        self._source = str(source or Path(__file__).parent.parent)
+    def __init__(
+        self, source: Path | None = None, *, module: str = "leasehold_local.supervisor"
+    ) -> None:
+        """
+        `module` has the `Supervisor`; `source` is the directory that holds its package.
+
+        A crash harness gives a copy.
+        """
+        self._module = module
+        own = str(Path(__file__).parent.parent)
+        self._path = list(dict.fromkeys([str(source or own), own]))
         self._lock = threading.Lock()
         self._door: socket.socket | None = None
         self._zygote = 0
@@ -81,7 +89,8 @@ class Spawner:
     def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_PATIENCE_S)
-        argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, self._source]
+        options = ("-I", "-S", "-X", "utf8", "-c", _BOOT)
+        argv = [sys.executable, *options, self._module, *self._path]
         with theirs:
             try:
                 with effect("local:zygote"):

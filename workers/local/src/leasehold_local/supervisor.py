@@ -31,7 +31,8 @@ import errno
 import os
 import select
 import signal
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 from leasehold_local import cgroups, processes
 from leasehold_local.command import Spec, Stream, become, libc, outcome
@@ -67,6 +68,7 @@ class Supervisor:
         self.look_at = 0
         self.failure: str | None = None
         self.oom_before = 0
+        self.survivors_cs = _SURVIVORS_CS
 
     # ---- start ---------------------------------------------------------------------------
 
@@ -79,29 +81,55 @@ class Supervisor:
         cap = self.spec["cap"]
         self.streams = [Stream(f"{self.place}/out", cap), Stream(f"{self.place}/err", cap)]
         self._make_group()
+        self._open()
         starter, release = os.pipe()
         told, tell = os.pipe()
         self.child = self._fork()
         if self.child == 0:
             os.close(release)
             os.close(told)
-            become(self.spec, starter, tell, self.streams, self.stdin)
+            self._become(starter, tell)
         os.close(starter)
         os.close(tell)
         if self.stdin is not None:
             os.close(self.stdin)
         if not self._win_go():
             os.close(release)
-            os.waitpid(self.child, 0)
+            self._dismiss()
             self._drop_group()
             return
         for stream in self.streams:
             stream.prepare()
         os.write(release, b"1")  # @ release
         os.close(release)
-        self.failure = outcome(told)
+        self._begun(told)
         self._follow()
         self._record()
+
+    # What a supervisor of another kind of sandbox does otherwise.
+
+    def _open(self) -> None:
+        """Make what the child is to inherit."""
+
+    def _become(self, starter: int, tell: int) -> NoReturn:
+        """Be the child."""
+        become(self.spec, starter, tell, self.streams, self.stdin)
+
+    def _dismiss(self) -> None:
+        """See the child leave that was not released."""
+        os.waitpid(self.child, 0)
+
+    def _begun(self, told: int) -> None:
+        """The child was released: learn whether the command runs."""
+        self.failure = outcome(told)
+
+    def _sources(self) -> dict[int, Callable[[], bool]]:
+        """What to listen to, by descriptor; a handler says whether more may come."""
+        return {stream.read_end: stream.pump for stream in self.streams}
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self.child:
+            self.status = status
 
     def _catch_signals(self) -> int:
         """Let signals only wake us; an ignored one would be inherited by the command."""
@@ -114,6 +142,8 @@ class Supervisor:
         return read_end
 
     def _make_group(self) -> None:
+        if self.spec["memory_group"]:
+            self.oom_before = cgroups.oom_kills(self.spec["memory_group"])
         base = self.spec["group"]
         if base is None:
             return
@@ -123,8 +153,6 @@ class Supervisor:
         except OSError:
             return
         self.group = path
-        if self.spec["memory_group"]:
-            self.oom_before = cgroups.oom_kills(self.spec["memory_group"])
 
     def _fork(self) -> int:
         """
@@ -170,8 +198,8 @@ class Supervisor:
         """Move output, keep the times, end the tree; return when all of it is over."""
         poll = select.poll()
         poll.register(self.wake, select.POLLIN)
-        by_end = {stream.read_end: stream for stream in self.streams}
-        for end in by_end:
+        sources = self._sources()
+        for end in sources:
             poll.register(end, select.POLLIN)
         self._read_end()
         while True:
@@ -189,7 +217,7 @@ class Supervisor:
                 if end == self.wake:
                     os.read(end, 4096)
                     self._read_end()
-                elif not by_end[end].pump():
+                elif not sources[end]():
                     poll.unregister(end)
 
     def _reap(self, now: int) -> None:
@@ -200,8 +228,7 @@ class Supervisor:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if pid == self.child:
-                    self.status = status
+                self._ended(pid, status)
         except ChildProcessError:
             self.tree_gone_at = now
 
@@ -209,7 +236,7 @@ class Supervisor:
         """Decide whether the tree is to end, and end it in time."""
         if self.ending is None:
             if self.status is not None:
-                self._decide("itself", now, _SURVIVORS_CS)
+                self._decide("itself", now, self.survivors_cs)
             elif self._timeout_left(now) == 0:
                 self._decide("timeout", now, self.spec["grace"])
             elif self._deadline_left(now) == 0:

@@ -4,12 +4,16 @@ Files into and out of a sandbox. Paths count from `work`; nothing outside of it 
 A path is resolved first (a link that leads out is refused) and then walked directory by
 directory without following links, so a directory that is swapped for a link in between is
 refused too. A file is written aside, on the same file system, and renamed: whoever reads it
-sees the old or the new one. A tree is unpacked member by member; if we die in between, the
-same `put` again mends it.
+sees the old or the new one. A tree is unpacked aside as well, where no command can put links in
+its way, and then moved in entry by entry; if we die in between, the same `put` again mends it.
+
+Where commands have a uid of their own (`owner`), what is put belongs to it.
 """
 
 import contextlib
+import errno
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -43,7 +47,9 @@ def _parts(sandbox: str, path: str) -> tuple[str, list[str]]:
 
 
 @contextlib.contextmanager
-def _directory(root: str, parts: list[str], *, make: bool) -> Iterator[int]:
+def _directory(
+    root: str, parts: list[str], *, make: bool, owner: int | None = None
+) -> Iterator[int]:
     """Open the directory at `parts` without following a link; make what is missing if asked."""
     handle = os.open(root, _DIRECTORY)
     try:
@@ -51,6 +57,7 @@ def _directory(root: str, parts: list[str], *, make: bool) -> Iterator[int]:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=handle)
+                    _give(part, owner, handle)
             try:
                 below = os.open(part, _DIRECTORY, dir_fd=handle)
             except (NotADirectoryError, FileNotFoundError) as error:
@@ -65,7 +72,20 @@ def _directory(root: str, parts: list[str], *, make: bool) -> Iterator[int]:
         os.close(handle)
 
 
-def write(sandbox: str, path: str, source: BinaryIO, mode: int, budget: Budget) -> None:
+def _give(name: str, owner: int | None, folder: int) -> None:
+    if owner is not None:
+        os.chown(name, owner, owner, dir_fd=folder, follow_symlinks=False)
+
+
+def write(
+    sandbox: str,
+    path: str,
+    source: BinaryIO,
+    mode: int,
+    budget: Budget,
+    *,
+    owner: int | None = None,
+) -> None:
     """Write one file, at once."""
     root, parts = _parts(sandbox, path)
     if not parts:
@@ -77,8 +97,10 @@ def write(sandbox: str, path: str, source: BinaryIO, mode: int, budget: Budget) 
                 while data := source.read(_CHUNK):
                     budget.check()
                     file.write(data)
+                if owner is not None:
+                    os.fchown(file.fileno(), owner, owner)
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
-            with _directory(root, parts[:-1], make=True) as folder:
+            with _directory(root, parts[:-1], make=True, owner=owner) as folder:
                 if _is_directory(folder, parts[-1]):
                     raise ConfigRejectedError(f"{path!r} is a directory")
                 with effect("local:put"):
@@ -95,22 +117,70 @@ def _is_directory(folder: int, name: str) -> bool:
         return False
 
 
-def unpack(sandbox: str, path: str, source: BinaryIO, budget: Budget) -> None:
+def unpack(
+    sandbox: str, path: str, source: BinaryIO, budget: Budget, *, owner: int | None = None
+) -> None:
     """Unpack a tar stream below `path`; a member that would leave it refuses the whole."""
     root, parts = _parts(sandbox, path)
-    with disk(f"unpacking below {path!r}", sandbox), effect("local:unpack"):
-        with _directory(root, parts, make=True):
-            target = os.path.join(root, *parts)
+    aside = f"{sandbox}/ctl/spool/{os.urandom(8).hex()}"
+    with disk(f"unpacking below {path!r}", sandbox):
         try:
-            with tarfile.open(fileobj=source, mode="r|*") as tar:
-                for member in tar:
-                    budget.check()
-                    if member.name.startswith("/"):
-                        text = f"the tar stream is refused: {member.name!r} is absolute"
-                        raise ConfigRejectedError(text)
-                    tar.extract(member, target, filter=_kept)
-        except tarfile.TarError as error:
-            raise ConfigRejectedError(f"the tar stream is refused: {error}") from error
+            with effect("local:unpack_aside"):
+                os.mkdir(aside, 0o700)
+                _extract(source, aside, budget)
+            with (
+                _directory(root, parts, make=True, owner=owner) as folder,
+                _directory(aside, [], make=False) as found,
+                effect("local:unpack"),
+            ):
+                if owner is not None:
+                    for _, folders, files, handle in os.fwalk(".", dir_fd=found):
+                        for name in (*folders, *files):
+                            _give(name, owner, handle)
+                _move_in(found, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _extract(source: BinaryIO, target: str, budget: Budget) -> None:
+    try:
+        with tarfile.open(fileobj=source, mode="r|*") as tar:
+            for member in tar:
+                budget.check()
+                if member.name.startswith("/"):
+                    text = f"the tar stream is refused: {member.name!r} is absolute"
+                    raise ConfigRejectedError(text)
+                tar.extract(member, target, filter=_kept)
+    except tarfile.TarError as error:
+        raise ConfigRejectedError(f"the tar stream is refused: {error}") from error
+
+
+def _move_in(source: int, target: int) -> None:
+    """Move all entries of one directory into another, merging directories."""
+    for name in os.listdir(source):
+        try:
+            os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                _merge(name, source, target)
+            elif error.errno in {errno.ENOTDIR, errno.EISDIR}:
+                text = f"the tree and the sandbox disagree whether {name!r} is a directory"
+                raise ConfigRejectedError(text) from error
+            else:
+                raise
+
+
+def _merge(name: str, source: int, target: int) -> None:
+    ours = os.open(name, _DIRECTORY, dir_fd=source)
+    try:
+        theirs = os.open(name, _DIRECTORY, dir_fd=target)
+        try:
+            os.fchmod(theirs, stat.S_IMODE(os.fstat(ours).st_mode))
+            _move_in(ours, theirs)
+        finally:
+            os.close(theirs)
+    finally:
+        os.close(ours)
 
 
 def _kept(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
@@ -149,36 +219,40 @@ def _chunks(handle: int, budget: Budget) -> Iterator[bytes]:
 def pack(sandbox: str, path: str, budget: Budget) -> Iterator[bytes]:
     """Return a tar stream of what is below `path`; links are kept as links."""
     root, parts = _parts(sandbox, path)
-    with disk(f"packing {path!r}", sandbox), _directory(root, parts, make=False):
-        top = os.path.join(root, *parts)
+    with disk(f"packing {path!r}", sandbox), _directory(root, parts, make=False) as folder:
+        top = os.dup(folder)
     return _tar(top, budget)
 
 
-def _tar(top: str, budget: Budget) -> Iterator[bytes]:
-    for folder, folders, files in os.walk(top):
-        folders.sort()
-        for name in sorted((*folders, *files)):
-            budget.check()
-            yield from _member(top, os.path.join(folder, name))
-    yield bytes(2 * _BLOCK)
+def _tar(top: int, budget: Budget) -> Iterator[bytes]:
+    try:
+        for path, folders, files, folder in os.fwalk(".", dir_fd=top):
+            folders.sort()
+            for name in sorted((*folders, *files)):
+                budget.check()
+                yield from _member(name, folder, os.path.normpath(f"{path}/{name}"))
+        yield bytes(2 * _BLOCK)
+    finally:
+        os.close(top)
 
 
-def _member(top: str, full: str) -> Iterator[bytes]:
+def _member(name: str, folder: int, path: str) -> Iterator[bytes]:
     """Yield one member; what vanished or is neither file, directory nor link is left out."""
     try:
-        seen = os.lstat(full)
+        seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return
-    info = tarfile.TarInfo(os.path.relpath(full, top))
+    info = tarfile.TarInfo(path)
     info.mode, info.mtime = stat.S_IMODE(seen.st_mode), int(seen.st_mtime)
     if stat.S_ISDIR(seen.st_mode):
         info.type = tarfile.DIRTYPE
         yield _head(info)
     elif stat.S_ISLNK(seen.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(full)
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
         yield _head(info)
     elif stat.S_ISREG(seen.st_mode):
-        with open(full, "rb") as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(name, flags, dir_fd=folder), "rb") as file:
             info.size = os.fstat(file.fileno()).st_size
             yield _head(info)
             left = info.size

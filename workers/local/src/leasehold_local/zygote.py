@@ -15,10 +15,13 @@ and perhaps the command's stdin as descriptors. Answer: the supervisor's pid, wi
 
 import _socket
 import gc
+import importlib
 import marshal
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 _CLOEXEC_MESSAGE = 0x40000000
 _DESCRIPTORS = 8
@@ -33,15 +36,13 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     ]
 
 
-def _supervise(descriptors: list[int]) -> None:
+def _supervise(kind: Callable[..., Any], descriptors: list[int]) -> None:
     """Be a supervisor; never returns."""
-    from leasehold_local.supervisor import Supervisor
-
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         spec = marshal.loads(_content(descriptors[0]))  # noqa: S302 - written by our own worker
         stdin = descriptors[1] if len(descriptors) > 1 else None
-        Supervisor(spec, stdin).run()
+        kind(spec, stdin).run()
     finally:
         os._exit(0)
 
@@ -55,10 +56,10 @@ def _content(handle: int) -> bytes:
     return data
 
 
-def main() -> None:
+def main(module: str) -> None:
     """Serve the socket at descriptor 0 until its other end is gone."""
-    import leasehold_local.supervisor  # noqa: F401 - loaded once, shared by all forks
-
+    # Loaded once, shared by all forks.
+    kind = importlib.import_module(module).Supervisor
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.chdir("/")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -84,7 +85,7 @@ def main() -> None:
             pid = -1
         if pid == 0:
             door.close()
-            _supervise(descriptors)
+            _supervise(kind, descriptors)
         for handle in descriptors:
             os.close(handle)
         if pid > 0:
