@@ -12,7 +12,7 @@ PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/ssh
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test services lint types fmt proof soak matrix simulate chaos ci bench lock clean
+.PHONY: help setup demo up test services engines lint types fmt proof soak matrix simulate chaos ci bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -70,7 +70,11 @@ fmt: setup  ## format and mend what can be mended
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-ci: lint types test services proof simulate  ## what CI runs
+engines: setup  ## sandboxes that isolate or are elsewhere, on real engines (10 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 300 tests/engines
+
+ci: lint types test engines services proof simulate  ## what CI runs, and three minutes of chaos
+	$(MAKE) chaos CHAOS_S=180 PYTHON="$(PYTHON)"
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
 	$(BIN)/python bench/chain.py

@@ -28,7 +28,10 @@ def test_rows_of_before_labels_have_none_and_require_nothing(
         assert found is not None
         assert found["requires"] is None
         assert leases.get(tx, lease["id"], tenant_id="default")["retained_until"] is None
-        (waiting,) = slots.queue_head(tx, {"elsewhere"}, ageing_us=1, limit=10)
+        (waiting,) = slots.queue_head(tx, {"elsewhere"}, busy=set(), ageing_us=1, limit=10)
         assert waiting["id"] == run["id"]
-        assert slots.queue_head(tx, {run["environment_id"]}, ageing_us=1, limit=10) == []
+        assert (
+            slots.queue_head(tx, {run["environment_id"]}, busy=set(), ageing_us=1, limit=10)
+            == []
+        )
     database.close()

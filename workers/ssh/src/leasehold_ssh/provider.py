@@ -82,6 +82,7 @@ class SshProvider(ShellProvider):
                 suspend=Suspend.DISK,
                 native_ttl=NativeTtl.ABSOLUTE,
                 host_bound=False,
+                lists_by_config=True,
             ),
             config_schema=configs.SCHEMA,
         )
