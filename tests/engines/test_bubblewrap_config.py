@@ -117,8 +117,10 @@ def test_a_host_without_bwrap_is_undetected(tmp_path: Path) -> None:
     [
         ('[ "$1" != --version ] || { echo "bubblewrap 0.6.1"; exit; }', "too old"),
         (
-            '[ "$1" != --version ] || { echo "bubblewrap 0.8.0"; exit; };'
-            " echo No permissions >&2; exit 1",
+            (
+                '[ "$1" != --version ] || { echo "bubblewrap 0.8.0"; exit; };'
+                " echo No permissions >&2; exit 1"
+            ),
             "No permissions",
         ),
     ],
