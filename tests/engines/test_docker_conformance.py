@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from engines import IMAGE, Running
+from engines.daemons import IMAGE, Running
 
 from leasehold.provider.conformance import Harness
 from leasehold.provider.conformance.leaks import names_below, processes_below

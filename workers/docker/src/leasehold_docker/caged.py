@@ -6,22 +6,56 @@ in place between a look and a use. So whoever touches it on the host changes its
 directory first, and becomes the command's user. A link then leads nowhere but back inside, and
 what can be read or overwritten is what the command could read or overwrite itself.
 
-Usage: python -I -S caged.py ROOT UID GID VERB PATH MODE. Bytes come on stdin or go to stdout. Exit
+Usage: python -I -S caged.py ROOT UID GID VERB PATH MODE. Bytes come on stdin (see `Parcel`) or go to stdout. Exit
 code 3: the path cannot be used, 4: the disk refused; the reason is on stderr.
 """
 
+import errno
 import os
 import stat
 import sys
 import tarfile
 from contextlib import suppress
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final, NoReturn, cast
 
 _CHUNK: Final = 256 * 1024
 
 
 class RefusedError(Exception):
     """The path is not what the verb needs."""
+
+
+class Parcel:
+    """
+    Bytes on stdin, in parts of known length; an empty part is the end.
+
+    Our caller may be killed: then the stream just stops, and what came is not all there was.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._over = False
+
+    def read(self, size: int = -1) -> bytes:
+        parts: list[bytes] = []
+        wanted = size if size >= 0 else sys.maxsize
+        while wanted and not self._over:
+            if not self._left:
+                self._left = int.from_bytes(self._take(4), "big")
+                self._over = not self._left
+                continue
+            part = self._take(min(wanted, self._left, _CHUNK))
+            self._left -= len(part)
+            wanted -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    @staticmethod
+    def _take(size: int) -> bytes:
+        data = sys.stdin.buffer.read(size)
+        if len(data) < size:
+            raise OSError(errno.EPIPE, "the caller is gone")
+        return data
 
 
 def _enter(root: str, uid: int, gid: int) -> None:
@@ -47,7 +81,8 @@ def put(path: str, mode: int) -> None:
     aside = os.path.join(folder, f".leasehold.{os.urandom(8).hex()}")
     try:
         with open(aside, "xb") as file:
-            while data := sys.stdin.buffer.read(_CHUNK):
+            parcel = Parcel()
+            while data := parcel.read(_CHUNK):
                 file.write(data)
             os.fchmod(file.fileno(), stat.S_IMODE(mode))
         os.rename(aside, path)
@@ -59,7 +94,7 @@ def put(path: str, mode: int) -> None:
 
 def unpack(path: str, _mode: int) -> None:
     os.makedirs(path, exist_ok=True)
-    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as tar:
+    with tarfile.open(fileobj=cast("BinaryIO", Parcel()), mode="r|") as tar:
         # Links are kept as they are: here they lead nowhere else.
         tar.extraction_filter = lambda member, _: member.replace(
             mode=member.mode & 0o777 if member.mode is not None else None, deep=False

@@ -11,6 +11,7 @@ an answer of the engine, and None here.
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,6 @@ _log = logging.getLogger(__name__)
 _MOST_S: Final = 60.0
 _LEAST_S: Final = 0.5
 _PAUSE_S: Final = 0.02
-_NO_SUCH: Final = (404,)
 _SOCKETS: Final = ("/var/run/docker.sock", "/run/podman/podman.sock")
 
 
@@ -55,12 +55,14 @@ def find_socket(setting: str | None) -> str:
 
 
 class Engine:
-    """One engine; safe for threads, each of which has a connection of its own."""
+    """One engine; safe for threads: a client is lent to one call at a time."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._version: str | None = None
-        self._mine = threading.local()
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._idle: list[APIClient] = []
 
     @property
     def path(self) -> str:
@@ -103,16 +105,23 @@ class Engine:
 
         with self._calling(f"creating {name}", budget) as api:
             host = api.create_host_config(**spec["host"])
-            try:
-                with effect("docker:create"):
-                    api.create_container(name=name, host_config=host, **spec["container"])
-            except APIError as error:
-                if self._found(lambda: api.inspect_container(name)) is not None:
+            while True:
+                try:
+                    with effect("docker:create"):
+                        api.create_container(name=name, host_config=host, **spec["container"])
+                except APIError as error:
+                    if self._found(lambda: api.inspect_container(name)) is not None:
+                        return
+                    text = str(error.explanation or error)
+                    if error.status_code == 400:  # noqa: PLR2004  bad request
+                        refused = f"the engine refuses the container: {text}"
+                        raise ConfigRejectedError(refused) from error
+                    if "in use" not in text:
+                        raise
+                    # Somebody else has the name already and the container not yet.
+                    budget.wait(_PAUSE_S)
+                else:
                     return
-                if error.status_code == 400:  # noqa: PLR2004  bad request
-                    text = f"the engine refuses the container: {error.explanation}"
-                    raise ConfigRejectedError(text) from error
-                raise
 
     def start(self, container_id: str, budget: Budget) -> None:
         """Start a container; one that runs is left as it is."""
@@ -198,6 +207,10 @@ class Engine:
         """Open a client of its own; the version is asked for once."""
         from docker import APIClient
 
+        # The library leaves its socket open when it cannot connect.
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.settimeout(timeout_s)
+            trial.connect(self.path)
         client = APIClient(
             base_url=self.address, version=self._version or "auto", timeout=timeout_s
         )
@@ -212,9 +225,9 @@ class Engine:
         budget.check()
         timeout_s = min(_MOST_S, max(_LEAST_S, budget.left_s()))
         try:
-            api = self._client(timeout_s)
-            yield api
-        except Timeout as error:
+            with self._lent(timeout_s) as api:
+                yield api
+        except (Timeout, TimeoutError) as error:
             budget.check()
             raise DeadlineExceededError(f"{what}: the engine did not answer in time") from error
         except APIError as error:
@@ -224,14 +237,21 @@ class Engine:
             text = f"{what}: no answer at {self.address}: {error}"
             raise UnavailableError(text) from error
 
-    def _client(self, timeout_s: float) -> "APIClient":
-        # A forked process must not share its parent's sockets.
-        owner, client = getattr(self._mine, "client", (0, None))
-        if client is None or owner != os.getpid():
+    @contextmanager
+    def _lent(self, timeout_s: float) -> Iterator["APIClient"]:
+        with self._lock:
+            if self._owner != os.getpid():
+                # A forked process must not talk into its parent's connections.
+                self._owner, self._idle = os.getpid(), []
+            client = self._idle.pop() if self._idle else None
+        if client is None:
             client = self.connect(timeout_s)
-            self._mine.client = (os.getpid(), client)
         client.timeout = timeout_s
-        return client
+        try:
+            yield client
+        finally:
+            with self._lock:
+                self._idle.append(client)
 
     @staticmethod
     def _found(call: Any) -> Any:
@@ -244,7 +264,7 @@ class Engine:
             return None
 
     def close(self) -> None:
-        owner, client = getattr(self._mine, "client", (0, None))
-        if client is not None and owner == os.getpid():
-            client.close()
-            self._mine.client = (0, None)
+        if self._owner == os.getpid():
+            with self._lock:
+                while self._idle:
+                    self._idle.pop().close()

@@ -50,8 +50,9 @@ _STALE_S: Final = 120.0
 
 @cache
 def text_of(name: str) -> str:
-    """Return a script that runs inside of the container."""
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    """Return a script that runs inside of the container, without its comments."""
+    lines = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#")) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,6 @@ def _text(command: Command, token: str, inherited: Iterable[str]) -> str:
         "set -- " + " ".join(map(shlex.quote, command.argv)),
         'exec "$@"',
         "}",
-        "#end",
+        ": end",
     ]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ kept there, by the kernel. The engine is not asked: what it could do with a read
 not do alike, and files can be had while it restarts.
 """
 
+import os
 import select
 import subprocess
 import sys
@@ -66,7 +67,8 @@ class Cage:
             with effect(f"docker:{verb}"):
                 with suppress(BrokenPipeError):
                     while data := source.read(_CHUNK):
-                        self._write(process.stdin, data)
+                        self._write(process.stdin, len(data).to_bytes(4, "big") + data)
+                    self._write(process.stdin, bytes(4))
                 with suppress(BrokenPipeError):
                     process.stdin.close()
                 self._finish(process, path)
@@ -80,7 +82,7 @@ class Cage:
         uid, gid = self._owner
         root = f"{self._directory.disk}/work"
         words = (script, root, str(uid), str(gid), verb, below, f"{mode:o}")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             (sys.executable, "-I", "-S", "-B", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,6 +91,9 @@ class Cage:
             env={"LC_ALL": "C.UTF-8"},
             cwd="/",
         )
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+        return process
 
     def _write(self, pipe: object, data: bytes) -> None:
         left = memoryview(data)
@@ -96,8 +101,7 @@ class Cage:
             _, ready, _ = select.select([], [pipe], [], _SLICE_S)
             self._budget.check()
             if ready:
-                # At most what a pipe that is ready takes without waiting.
-                left = left[pipe.write(left[: select.PIPE_BUF]) :]  # type: ignore[attr-defined]  # a raw file
+                left = left[pipe.write(left) or 0 :]  # type: ignore[attr-defined]  # a raw file
 
     def _read(self, pipe: object, limit: int) -> bytes:
         while not select.select([pipe], [], [], _SLICE_S)[0]:

@@ -16,7 +16,7 @@ exec 3<"$lh_io/stdin" 4<"$lh_io/cmd" 9>"$lh_io/said" || exit 125
 echo "pid $$" >&9
 lh_text=$(cat <&4; echo x)
 case $lh_text in *'
-#end
+: end
 x') ;; *) exit 125 ;; esac
 exec 4<&- 2>&9
 

@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -28,7 +29,7 @@ from services import MissingServiceError
 
 from leasehold.embedded import tether
 
-IMAGE: Final = "localhost/bb:1"
+IMAGE: Final = "localhost/bb:latest"
 _PREFIX: Final = "lh-engine-"
 _CONTAINERS_CONF: Final = """\
 [containers]
@@ -68,8 +69,9 @@ class Running:
         give_up_at = monotonic() + 60
         while True:
             try:
+                with socket.socket(socket.AF_UNIX) as trial:
+                    trial.connect(self.socket)
                 client = self.api()
-                client.ping()
                 client.close()
             except (docker.errors.DockerException, OSError):
                 if self.child.poll() is not None or monotonic() > give_up_at:
@@ -148,7 +150,7 @@ def load(engine: Running) -> None:
     client = engine.api()
     changes = ["ENV IMAGES_OWN=1", "ENV PATH=/bin", 'CMD ["sh"]']
     client.import_image_from_data(
-        busybox_tree(), repository=IMAGE.partition(":")[0], tag="1", changes=changes
+        busybox_tree(), repository=IMAGE.partition(":")[0], tag="latest", changes=changes
     )
     client.close()
 
