@@ -8,11 +8,11 @@ SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
 SOAK_S ?= 1200
-PLUGINS := workers/local workers/fake_plugin
+PLUGINS := workers/local workers/fake_plugin workers/docker
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test services lint types fmt proof soak simulate chaos ci bench lock clean
+.PHONY: help setup demo up test services engines lint types fmt proof soak simulate chaos ci bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,13 +34,16 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real --ignore=tests/engines
 
 proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
+
+engines: setup  ## sandbox engines that are really there: docker, podman (root; 5 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope tests/engines
 
 soak: setup  ## 20 minutes at constant load: memory, descriptors, query times; SOAK_S=
 	$(BIN)/python bench/soak.py --seconds $(SOAK_S)

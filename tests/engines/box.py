@@ -8,7 +8,6 @@ from threading import Event
 from typing import Any
 
 from engines.daemons import IMAGE, Running
-
 from leasehold.provider import (
     Budget,
     Command,
@@ -59,7 +58,9 @@ class Box:
 
     def another(self) -> DockerProvider:
         """Return the plugin as another process would have it."""
-        return DockerProvider(root=str(self.root), engine=Engine(f"unix://{self.engine.socket}"))
+        return DockerProvider(
+            root=str(self.root), engine=Engine(f"unix://{self.engine.socket}")
+        )
 
     def acquire(self, *, ttl: timedelta = TTL, resume: bool = False) -> Sandbox:
         known = self.sandbox.handle if resume and self.sandbox else None

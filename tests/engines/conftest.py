@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from engines.box import Box
 from engines.daemons import Running, run_docker, run_podman
 from services import MissingServiceError, missing

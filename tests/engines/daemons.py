@@ -25,9 +25,9 @@ from typing import Final
 
 import docker
 import docker.errors
-from services import MissingServiceError
 
 from leasehold.embedded import tether
+from services import MissingServiceError
 
 IMAGE: Final = "localhost/bb:latest"
 _PREFIX: Final = "lh-engine-"
@@ -86,18 +86,27 @@ class Running:
         assert self.child is not None
         self.child.kill()
         self.child.wait()
+        # Its containerd dies with it. Where process 1 reaps late, the number stays taken, and
+        # a new engine would wait for that zombie to answer.
+        record = self.home / "exec/containerd/containerd.pid"
+        if record.exists():
+            stat = Path(f"/proc/{record.read_text()}/stat")
+            while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+                sleep(0.02)
+            record.unlink()
 
     def restart(self) -> None:
         self.kill()
         self.start()
 
     def stop(self) -> None:
-        client = self.api()
-        for one in client.containers(all=True):
-            with suppress(docker.errors.APIError):
-                client.remove_container(one["Id"], force=True, v=True)
-        client.close()
         assert self.child is not None
+        if self.child.poll() is None:
+            client = self.api()
+            for one in client.containers(all=True):
+                with suppress(docker.errors.APIError):
+                    client.remove_container(one["Id"], force=True, v=True)
+            client.close()
         self.child.terminate()
         try:
             self.child.wait(20)
@@ -128,7 +137,7 @@ def busybox_tree() -> bytes:
     with tarfile.open(fileobj=tree, mode="w") as tar:
         for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp"):
             folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(folder)
         for path, name in [(program, "bin/busybox"), *((p, p[1:]) for p in libraries)]:
             data = Path(path).read_bytes()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from engines.daemons import IMAGE, Running
 
+from engines.daemons import IMAGE, Running
 from leasehold.provider.conformance import Harness
 from leasehold.provider.conformance.leaks import names_below, processes_below
 from leasehold.provider.conformance.suite import ProviderConformance

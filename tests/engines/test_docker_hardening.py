@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.box import Box, budget, until
 
+from engines.box import Box, budget, until
 from leasehold.provider import ExecutionState, ExitCause, SandboxState, SettledState
 
 pytestmark = pytest.mark.timeout(180)
@@ -33,9 +33,9 @@ def test_nobody_in_the_container_is_root(box: Box) -> None:
 
 def test_the_engine_was_asked_for_all_of_it(box: Box) -> None:
     host = box.seen()["HostConfig"]
-    dropped = {name.upper() for name in host["CapDrop"]}
+    dropped = {name.upper().removeprefix("CAP_") for name in host["CapDrop"]}
     # Podman lists what ALL stands for.
-    assert "ALL" in dropped or {"CAP_CHOWN", "CAP_SETUID", "CAP_KILL"} <= dropped
+    assert "ALL" in dropped or {"CHOWN", "SETUID", "KILL", "SYS_CHROOT"} <= dropped
     assert not host["CapAdd"]
     assert not host["Privileged"]
     assert host["ReadonlyRootfs"]
@@ -109,7 +109,7 @@ def test_a_fork_bomb_is_ended_by_a_cancel_and_the_sandbox_works_on(
 def test_a_secret_is_in_no_place_where_others_look(box: Box) -> None:
     secret = f"s3cret-{secrets.token_hex(8)}"
     api = box.engine.api()
-    since = int(api.info()["SystemTime"] and 0)
+    since = int(box.directory.stat().st_mtime) - 60
     box.start(
         "one", 'echo "got $TOKEN"; cat; sleep 60', env={"TOKEN": secret}, stdin=secret.encode()
     )
@@ -118,9 +118,11 @@ def test_a_secret_is_in_no_place_where_others_look(box: Box) -> None:
     shown += [json.dumps(api.containers(all=True)), json.dumps(api.top(box.name))]
     for exec_id in box.seen().get("ExecIDs") or ():
         shown.append(json.dumps(api.exec_inspect(exec_id)))
-    events = api.events(since=since, until=int(os.stat(box.root).st_mtime) + 1, decode=True)
-    shown += [json.dumps(one) for one in events]
-    assert len(shown) > 4
+    (box.root.parent / "now").touch()
+    until_s = int((box.root.parent / "now").stat().st_mtime) + 1
+    events = [json.dumps(one) for one in api.events(since=since, until=until_s, decode=True)]
+    assert [one for one in events if "exec" in one], "the engine tells of our exec"
+    shown += events
     api.close()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -168,9 +170,10 @@ def test_a_command_has_exactly_its_variables(box: Box) -> None:
 
 
 def test_the_supervisors_directory_cannot_be_found(box: Box) -> None:
-    _, said = box.run("find / -name exit -o -name go -o -name fence -o -name label.json; mount")
-    paths = [line for line in said.splitlines() if line.startswith("/")]
-    assert not [path for path in paths if not path.startswith(("/proc", "/sys", "/bin"))]
+    _, said = box.run("find / -name exit -o -name go -o -name fence -o -name label.json")
+    found = [line for line in said.splitlines() if not line.startswith("find:")]
+    assert not [path for path in found if not path.startswith(("/proc/", "/sys/", "/bin/"))]
+    assert "ctl" not in box.run("cat /proc/self/mountinfo")[1]
 
 
 def test_a_word_in_the_wrappers_pipe_forges_no_exit(box: Box) -> None:
@@ -182,12 +185,12 @@ def test_a_word_in_the_wrappers_pipe_forges_no_exit(box: Box) -> None:
 
 
 def test_who_kills_the_wrapper_is_ended_with_it(box: Box) -> None:
-    box.start("one", "(setsid sh -c 'while :; do sleep 0.1; done' &) ; kill -9 $PPID; sleep 60")
+    box.start("one", "(setsid sh -c 'while :; do sleep 0.1; done' &); kill -9 $PPID; sleep 60")
     exit_ = box.wait("one").exit
     assert exit_ is not None
     assert (exit_.cause, exit_.signal) == (ExitCause.SIGNALLED, 9)
     _, processes = box.run("ps")
-    assert "while" not in processes
+    assert "sh -c while" not in processes
 
 
 def test_no_command_can_signal_what_keeps_the_sandbox(box: Box) -> None:
@@ -206,13 +209,13 @@ def test_who_kills_everybody_is_told_as_killed(box: Box) -> None:
 
 def test_a_command_that_left_every_session_is_in_its_tree(box: Box) -> None:
     script = (
-        "(setsid setsid sh -c 'exec >/dev/null 2>&1 </dev/null; while :; do sleep 0.1; done' &); "
+        "(setsid setsid sh -c 'while :; do sleep 0.1; done' >/dev/null 2>&1 &); "
         "echo gone; exit 0"
     )
     ended, _ = box.run(script)
     assert ended.code == 0
     _, processes = box.run("ps")
-    assert "while" not in processes
+    assert "sh -c while" not in processes
 
 
 def test_a_link_that_leads_out_is_followed_by_nobody(box: Box, tmp_path: Path) -> None:
@@ -224,7 +227,9 @@ def test_a_link_that_leads_out_is_followed_by_nobody(box: Box, tmp_path: Path) -
 
 
 def test_side_by_side_commands_have_a_tree_each(box: Box) -> None:
-    beat: Any = "echo up; (setsid sh -c 'while :; do date >beat-$0; sleep 0.05; done' {0} &); sleep 60"
+    beat: Any = (
+        "echo up; (setsid sh -c 'while :; do date >beat-$0; sleep 0.05; done' {0} &); sleep 60"
+    )
     box.start("one", beat.format("one"))
     box.start("two", beat.format("two"))
     box.said("one", b"up")
@@ -232,7 +237,7 @@ def test_side_by_side_commands_have_a_tree_each(box: Box) -> None:
     box.cancel("one")
     assert box.look("two").state is ExecutionState.RUNNING
     work = box.directory / "disk/work"
-    until(lambda: (work / "beat-two").exists(), "two beats")
+    until((work / "beat-two").exists, "two beats")
     first = (work / "beat-two").stat().st_mtime_ns
     until(lambda: (work / "beat-two").stat().st_mtime_ns > first, "two's escaped child goes on")
     box.cancel("two")

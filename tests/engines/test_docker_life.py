@@ -9,10 +9,9 @@ from pathlib import Path
 
 import docker.errors
 import pytest
+
 from engines.box import DEPLOYMENT, TTL, Box, budget, until
 from engines.daemons import IMAGE, Running, run_docker
-from services import MissingServiceError, missing
-
 from leasehold.provider import (
     Acquired,
     Budget,
@@ -26,6 +25,7 @@ from leasehold.provider import (
     SettledState,
     UnavailableError,
 )
+from services import MissingServiceError, missing
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -122,9 +122,7 @@ def test_process_1_keeps_the_time_to_live_with_everyone_gone(box: Box) -> None:
                 continue
             if place in line:
                 os.kill(int(folder.name), signal.SIGKILL)
-    box.provider.renew(
-        box.target, fence=1, ttl=timedelta(seconds=1), budget=budget()
-    )
+    box.provider.renew(box.target, fence=1, ttl=timedelta(seconds=1), budget=budget())
     # Process 1 sleeps until the deadline that it knew; a start shows it the new one.
     api = box.engine.api()
     api.kill(box.name, signal="USR1")

@@ -1,13 +1,14 @@
 """
 The caged end of a transfer: a process that sees the sandbox's work directory and nothing else.
 
-What a command left in its directory cannot be trusted: a link may point anywhere, and may be put
-in place between a look and a use. So whoever touches it on the host changes its root to that
-directory first, and becomes the command's user. A link then leads nowhere but back inside, and
-what can be read or overwritten is what the command could read or overwrite itself.
+What a command left in its directory cannot be trusted: a link may point anywhere, and may be
+put in place between a look and a use. So whoever touches it on the host changes its root to
+that directory first, and becomes the command's user. A link then leads nowhere but back inside,
+and what can be read or overwritten is what the command could read or overwrite itself.
 
-Usage: python -I -S caged.py ROOT UID GID VERB PATH MODE. Bytes come on stdin (see `Parcel`) or go to stdout. Exit
-code 3: the path cannot be used, 4: the disk refused; the reason is on stderr.
+Usage: python -I -S caged.py ROOT UID GID VERB PATH MODE. Bytes come on stdin (see `Parcel`) or
+go to stdout. Exit code 3: the path cannot be used, 4: the disk refused; the reason is on
+stderr.
 """
 
 import errno
@@ -99,7 +100,7 @@ def unpack(path: str, _mode: int) -> None:
         tar.extraction_filter = lambda member, _: member.replace(
             mode=member.mode & 0o777 if member.mode is not None else None, deep=False
         )
-        tar.extractall(path)
+        tar.extractall(path)  # noqa: S202  in the cage
 
 
 def get(path: str, _mode: int) -> None:

@@ -2,8 +2,8 @@
 What an environment may say about its containers, and the labels of what they can hold.
 
 The schema is closed: what cannot be enforced has no key. There is no `disk_mb`, since neither
-engine can hold it on every file system, and no root: the command's user is a number from 1 on, and
-never the one that keeps the sandbox.
+engine can hold it on every file system, and no root: the command's user is a number from 1 on,
+and never the one that keeps the sandbox.
 """
 
 from typing import Final

@@ -1,14 +1,14 @@
 """
 The container of a lease: what it is made of, and its life.
 
-It does nothing by itself: process 1 is `guard.sh`, which keeps the time to live. Commands come in
-by the engine's exec, as another user. So one container outlives many commands, and stopping and
-starting it is what suspension is.
+It does nothing by itself: process 1 is `guard.sh`, which keeps the time to live. Commands come
+in by the engine's exec, as another user. So one container outlives many commands, and stopping
+and starting it is what suspension is.
 
 Hardened, always: no capability at all and no way to gain one, the engine's default seccomp
 filter, a read-only root, nobody is root, and limits on processes and memory. Writable are the
-work and home directories (the host's disk, kept in a suspension) and /tmp (memory). The pipes of
-starts are mounted read-only, which keeps names and files and lets pipes be used.
+work and home directories (the host's disk, kept in a suspension) and /tmp (memory). The pipes
+of starts are mounted read-only, which keeps names and files and lets pipes be used.
 
 Ours is what carries our labels: a container is adopted, started, stopped or removed only after
 its deployment, lease and incarnation were compared, and then by the engine's own id.

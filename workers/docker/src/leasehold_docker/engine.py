@@ -2,8 +2,8 @@
 The engine's API, as far as it is needed, with the contract's errors and the budget's time.
 
 One client library speaks to Docker Engine and to Podman's service; where the two differ, the
-answer is looked up instead of believed: a duplicate name is 409 here and 500 there, so after any
-failed `create` the name is asked for again.
+answer is looked up instead of believed: a duplicate name is 409 here and 500 there, so after
+any failed `create` the name is asked for again.
 
 A failure of the socket is `UnavailableError`: it says nothing about a container. "Not found" is
 an answer of the engine, and None here.
@@ -15,6 +15,8 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.provider import (
@@ -78,7 +80,8 @@ class Engine:
     def container(self, name: str, budget: Budget) -> Mapping[str, Any] | None:
         """Return all about a container, by name or id; None if there is none."""
         with self._calling(f"looking at {name}", budget) as api:
-            return self._found(lambda: api.inspect_container(name))
+            seen: Mapping[str, Any] | None = self._found(lambda: api.inspect_container(name))
+            return seen
 
     def containers(self, labels: Sequence[str], budget: Budget) -> list[Mapping[str, Any]]:
         """List the containers with these labels, running or not."""
@@ -90,7 +93,7 @@ class Engine:
 
     def has_image(self, image: str, budget: Budget) -> bool:
         with self._calling(f"looking for image {image}", budget) as api:
-            return self._found(lambda: api.inspect_image(image)) is not None
+            return self._found(partial(api.inspect_image, image)) is not None
 
     # ---- doing -----------------------------------------------------------------------------
 
@@ -166,7 +169,10 @@ class Engine:
 
     def stop(self, container_id: str, budget: Budget) -> None:
         """Stop a container; process 1 heeds TERM at once, so the grace is never waited for."""
-        with self._calling(f"stopping {container_id[:12]}", budget) as api, effect("docker:stop"):
+        with (
+            self._calling(f"stopping {container_id[:12]}", budget) as api,
+            effect("docker:stop"),
+        ):
             self._found(lambda: api.stop(container_id, timeout=2))
 
     def remove(self, container_id: str, budget: Budget) -> None:
@@ -207,15 +213,18 @@ class Engine:
         """Open a client of its own; the version is asked for once."""
         from docker import APIClient
 
-        # The library leaves its socket open when it cannot connect.
-        with socket.socket(socket.AF_UNIX) as trial:
-            trial.settimeout(timeout_s)
-            trial.connect(self.path)
+        self._knock(timeout_s)
         client = APIClient(
-            base_url=self.address, version=self._version or "auto", timeout=timeout_s
+            base_url=self.address, version=self._version or "auto", timeout=ceil(timeout_s)
         )
         self._version = client.api_version
         return client
+
+    def _knock(self, timeout_s: float) -> None:
+        """See that somebody listens: the library leaves a socket open where nobody does."""
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.settimeout(timeout_s)
+            trial.connect(self.path)
 
     @contextmanager
     def _calling(self, what: str, budget: Budget) -> Iterator["APIClient"]:
@@ -246,8 +255,9 @@ class Engine:
             client = self._idle.pop() if self._idle else None
         if client is None:
             client = self.connect(timeout_s)
-        client.timeout = timeout_s
         try:
+            self._knock(timeout_s)
+            client.timeout = ceil(timeout_s)
             yield client
         finally:
             with self._lock:

@@ -2,10 +2,10 @@
 A container's control groups, seen and used from the host.
 
 A container is a control group to the kernel. Inside of it every execution gets a group of its
-own (``lh-<id>``), which only the host can write to: what a command starts is born there and cannot
-leave, whatever sessions it makes. So the tree of one command can be listed, signalled and seen
-gone from the host, by `cgroup.procs`, without asking the engine and without running anything
-inside, where a hostile command could fight it.
+own (``lh-<id>``), which only the host can write to: what a command starts is born there and
+cannot leave, whatever sessions it makes. So the tree of one command can be listed, signalled
+and seen gone from the host, by `cgroup.procs`, without asking the engine and without running
+anything inside, where a hostile command could fight it.
 
 On version 2 that is a child of the container's group, without controllers of its own, so that
 the limits stay where the engine put them. On version 1 the freezer's hierarchy is taken: the
@@ -35,7 +35,7 @@ class Groups:
 @cache
 def _mounts() -> dict[str, str]:
     """Return where the hierarchies are mounted: version 1 by controller, version 2 as ""."""
-    found = {}
+    found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8") as lines:
         for line in lines:
             left, _, right = line.partition(" - ")
@@ -69,8 +69,8 @@ def of_process(pid: int) -> Groups:
         tree = mounts[kind] + path
         memory = tree if kind == "" else mounts.get("memory", "") + paths.get("memory", "")
         if os.access(f"{tree}/cgroup.procs", os.W_OK):
-            events = f"{memory}/{events}"
-            return Groups(tree, events if os.access(events, os.R_OK) else "")
+            counter = f"{memory}/{events}"
+            return Groups(tree, counter if os.access(counter, os.R_OK) else "")
     raise UnavailableError("the container's control groups cannot be written from here")
 
 

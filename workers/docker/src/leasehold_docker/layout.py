@@ -1,26 +1,27 @@
 """
 What of a sandbox stands on the host's disk, and what it proves.
 
-    <root>/sb-<name>/               mode 0711; its parent is 0700 and the worker's
-        label.json                  whose it is; written before the name is, never changed
-        ctl/                        the supervisor's control directory, never in the container
-            fence/ x/               see `leasehold.provider.supervisor`
-            deadline                a symbolic link to io/deadline
-            running                 the container as it was made ready last: id, control groups
-        io/                         /run/leasehold in the container, read-only there
-            deadline                the sandbox's own end, also for the container's process 1
-            t/<try>/                the pipes of one start (see `starting`)
-        disk/                       /sandbox in the container: work/ and home/, the command's own
+    <root>/sb-<name>/       mode 0711; its parent is 0700 and the worker's
+        label.json          whose it is; written before the name is, never changed
+        ctl/                the supervisor's control directory, never in the container
+            fence/ x/       see `leasehold.provider.supervisor`
+            deadline        a symbolic link to io/deadline
+            running         the container as it was made ready last: id, control groups
+        io/                 /run/leasehold in the container, read-only there
+            deadline        the sandbox's own end, also for the container's process 1
+            t/<try>/        the pipes of one start (see `starting`)
+        disk/               /sandbox in the container: work/ and home/, the command's own
 
 The name follows from deployment and lease, the mark (`incarnation`) is drawn before anything is
 made, and the container carries both: so each of the two, directory and container, says whose it
-is without the other. The directory comes first and goes last. A death between leaves a directory
-without a container, which is listed, adopted by the next `acquire` and removed by the next
-`release`; a root that was wiped leaves containers, which are listed and removed by their labels.
+is without the other. The directory comes first and goes last. A death between leaves a
+directory without a container, which is listed, adopted by the next `acquire` and removed by the
+next `release`; a root that was wiped leaves containers, which are listed and removed by their
+labels.
 
-It is made whole under a name of its own (``.new-``) and renamed, so of two makers one wins. It is
-removed the other way round (``.dead-``). What a death leaves under such names is nobody's and is
-cleared away by the next call for the same lease.
+It is made whole under a name of its own (``.new-``) and renamed, so of two makers one wins. It
+is removed the other way round (``.dead-``). What a death leaves under such names is nobody's
+and is cleared away by the next call for the same lease.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from leasehold.provider import (
@@ -180,7 +181,9 @@ class Directory:
 
     def highest_fence(self) -> int | None:
         try:
-            return max((int(name) for name in os.listdir(f"{self.control}/fence")), default=None)
+            return max(
+                (int(name) for name in os.listdir(f"{self.control}/fence")), default=None
+            )
         except FileNotFoundError:
             return None
 

@@ -1,10 +1,10 @@
 """
 Looking: poll many executions, read output, from the host's files alone. Pure.
 
-The supervisor's files are the truth (`leasehold.provider.supervisor` says what each proves), and
-they are on this host: no look asks the engine or runs anything, and a thousand cost what a thousand
-`open` cost. Whether the container still runs is no question here: if it ended, its commands
-ended, and their supervisors write that down.
+The supervisor's files are the truth (`leasehold.provider.supervisor` says what each proves),
+and they are on this host: no look asks the engine or runs anything, and a thousand cost what a
+thousand `open` cost. Whether the container still runs is no question here: if it ended, its
+commands ended, and their supervisors write that down.
 """
 
 import os
@@ -43,7 +43,7 @@ def poll(
         budget.check()
         try:
             if isinstance(directory, ProviderError):
-                raise directory  # noqa: TRY301  told like any other
+                raise directory
             answers.append(_look(directory, item, limit))
         except ProviderError as error:
             answers.append(Polled(execution_id=item.execution_id, error=error))

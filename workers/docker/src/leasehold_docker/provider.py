@@ -4,10 +4,11 @@ The provider: containers from `containers`, commands through the shell superviso
 Who is authoritative? For the sandbox, its directory (`layout`) and the engine's own word on the
 container that carries its labels. For a command, the supervisor's files, on the host.
 
-The supervisor is the contract's own (`ShellProvider`), run on the host and not in the container:
-there no command can see its directory, forge its records or kill it, no limit of the sandbox
-stops it, and an engine that restarts does not disturb it. `stand_in.py` ties it to the process in
-the container, `starting` says in which order, `groups` how the whole tree is reached.
+The supervisor is the contract's own (`ShellProvider`), run on the host and not in the
+container: there no command can see its directory, forge its records or kill it, no limit of the
+sandbox stops it, and an engine that restarts does not disturb it. `stand_in.py` ties it to the
+process in the container, `starting` says in which order, `groups` how the whole tree is
+reached.
 
 What happens if we die here? Ids and names were chosen before; directory, container, pipes and
 claim are each made whole or found again by the next call. See the essays of these modules.

@@ -1,9 +1,9 @@
 """
 Fetching an image: the one call that may take minutes.
 
-A thread reads the engine's progress, line by line; the caller waits for it as long as its budget
-does. When nobody wants the image any more the connection is closed, upon which the engine stops
-fetching; what it has is kept, so the next try goes on from there.
+A thread reads the engine's progress, line by line; the caller waits for it as long as its
+budget does. When nobody wants the image any more the connection is closed, upon which the
+engine stops fetching; what it has is kept, so the next try goes on from there.
 """
 
 import json
@@ -12,14 +12,26 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.provider import Budget, ConfigRejectedError, ProviderError, UnavailableError, boot_time
+from leasehold.provider import (
+    Budget,
+    ConfigRejectedError,
+    ProviderError,
+    UnavailableError,
+    boot_time,
+)
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 _log = logging.getLogger(__name__)
 _TELL_EACH_S: Final = 2.0
-_FOR_EVER: Final = ("not found", "manifest unknown", "denied", "invalid reference", "unauthorized")
+_FOR_EVER: Final = (
+    "not found",
+    "manifest unknown",
+    "denied",
+    "invalid reference",
+    "unauthorized",
+)
 
 
 class Pull:
@@ -63,12 +75,12 @@ class Pull:
         name, tag = parse_repository_tag(self._image)
         try:
             self._response = self._client.post(
-                self._client._url("/images/create"),  # noqa: SLF001  pull() hides the connection
+                self._client._url("/images/create"),  # type: ignore[attr-defined]  # noqa: SLF001  pull() hides the connection
                 params={"fromImage": name, "tag": tag or "latest"},
                 stream=True,
                 timeout=None,
             )
-            self._client._raise_for_status(self._response)  # noqa: SLF001  as above
+            self._client._raise_for_status(self._response)  # type: ignore[attr-defined]  # noqa: SLF001  as above
             for line in self._response.iter_lines():
                 self._hear(json.loads(line))
         except APIError as error:
@@ -86,5 +98,15 @@ class Pull:
             self._layers[line.get("id", "")] = (detail.get("current", 0), detail["total"])
         if boot_time() - self._told_at >= _TELL_EACH_S:
             self._told_at = boot_time()
-            done, whole = (sum(part) for part in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
-            _log.info("docker.pull %s: %s, %d of %d bytes", self._image, line.get("status"), done, whole)
+            done, whole = (
+                (sum(part) for part in zip(*self._layers.values(), strict=True))
+                if self._layers
+                else (0, 0)
+            )
+            _log.info(
+                "docker.pull %s: %s, %d of %d bytes",
+                self._image,
+                line.get("status"),
+                done,
+                whole,
+            )

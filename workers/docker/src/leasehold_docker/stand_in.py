@@ -1,9 +1,10 @@
 """
 The stand-in: what the supervisor on the host runs in place of a command in the container.
 
-`supervisor.sh` of the contract runs on the host, in the control directory that no container sees,
-and supervises this process as "the command": claim, `go`, time-outs, cancel, exit record and
-proof are all its own, as for a process of the host. Two things tie the stand-in to the real one:
+`supervisor.sh` of the contract runs on the host, in the control directory that no container
+sees, and supervises this process as "the command": claim, `go`, time-outs, cancel, exit record
+and proof are all its own, as for a process of the host. Two things tie the stand-in to the real
+one:
 
 - The execution's control group. The supervisor counts its members into the command's tree: it
   signals them, kills them, and writes no exit record before they are gone. The stand-in moves
@@ -11,9 +12,9 @@ proof are all its own, as for a process of the host. Two things tie the stand-in
 - The pipes. The supervisor's own are linked into the directory that the container sees, so the
   command writes into them directly, and output does not pass through here.
 
-The stand-in waits for the wrapper's end by a pidfd, not by its word, and then ends as it ended: with
-the same code, or by the same signal. Nothing here speaks to the engine, so an engine that is
-restarted disturbs nothing.
+The stand-in waits for the wrapper's end by a pidfd, not by its word, and then ends as it ended:
+with the same code, or by the same signal. Nothing here speaks to the engine, so an engine that
+is restarted disturbs nothing.
 
 What happens if we die here?
 
@@ -80,7 +81,7 @@ class StandIn:
     def _link(self, stream: str) -> None:
         """Give the supervisor's pipe a name that the container sees; it may only write."""
         pipe = f"{self.place}/p.{stream}"
-        os.chmod(pipe, 0o622)
+        os.chmod(pipe, 0o622)  # noqa: S103  whose directory is 0700
         os.link(pipe, f"{self.pipes}/{stream}")
 
     def _adopt(self, said: int) -> None:
@@ -204,8 +205,8 @@ def _step_out(group: str) -> None:
     """
     Go back to the supervisor's control group, out of the sandbox's.
 
-    The supervisor moved us in with the command's tree. There we would use up the command's limits
-    and be killed for its memory; as the leader of the command's session we stay in its tree.
+    The supervisor moved us in with the command's tree. There we would use up the command's
+    limits and be killed for its memory; as the leader of its session we stay in its tree.
     """
     with open("/proc/self/mountinfo", encoding="utf-8") as lines:
         mounts = [line.split()[4] for line in lines if " - cgroup" in line]

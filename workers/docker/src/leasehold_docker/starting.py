@@ -39,8 +39,11 @@ INSIDE: Final = "/run/leasehold"
 WORK: Final = "/sandbox/work"
 HOME: Final = "/sandbox/home"
 _ENV: Final[Mapping[str, str]] = {
-    "PATH": SAFE_PATH, "HOME": HOME, "LANG": "C.UTF-8", "TMPDIR": "/tmp",
-}  # fmt: skip  # noqa: S108 - the sandbox's own
+    "PATH": SAFE_PATH,
+    "HOME": HOME,
+    "LANG": "C.UTF-8",
+    "TMPDIR": "/tmp",  # noqa: S108  the sandbox's own
+}
 _SET_BY_ENGINES: Final = (
     "PWD", "OLDPWD", "SHLVL", "_", "PATH", "HOME", "HOSTNAME", "TERM", "container",
 )  # fmt: skip
@@ -87,7 +90,7 @@ def prepare(directory: Directory, execution_id: str, stdin: bytes) -> Try:
     try:
         with effect("docker:pipes"):
             os.mkdir(made.pipes)
-            os.chmod(made.pipes, 0o711)
+            os.chmod(made.pipes, 0o711)  # noqa: S103  whose parent is 0700
             for name, mode in (("said", 0o622), ("cmd", 0o644)):
                 os.mkfifo(f"{made.pipes}/{name}")
                 os.chmod(f"{made.pipes}/{name}", mode)

@@ -2,8 +2,8 @@
 Files into and out of a sandbox: this side of `caged.py`, which does it.
 
 A path counts from the work directory and never leaves it; that is looked at here, as words, and
-kept there, by the kernel. The engine is not asked: what it could do with a read-only root it does
-not do alike, and files can be had while it restarts.
+kept there, by the kernel. The engine is not asked: what it could do with a read-only root it
+does not do alike, and files can be had while it restarts.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 from leasehold.provider import (
     Budget,
@@ -95,29 +95,27 @@ class Cage:
             os.set_blocking(process.stdin.fileno(), False)
         return process
 
-    def _write(self, pipe: object, data: bytes) -> None:
+    def _write(self, pipe: IO[bytes], data: bytes) -> None:
         left = memoryview(data)
         while left:
             _, ready, _ = select.select([], [pipe], [], _SLICE_S)
             self._budget.check()
             if ready:
-                left = left[pipe.write(left) or 0 :]  # type: ignore[attr-defined]  # a raw file
+                left = left[pipe.write(left) or 0 :]
 
-    def _read(self, pipe: object, limit: int) -> bytes:
+    def _read(self, pipe: IO[bytes], limit: int) -> bytes:
         while not select.select([pipe], [], [], _SLICE_S)[0]:
             self._budget.check()
         self._budget.check()
-        data: bytes = pipe.read(limit)  # type: ignore[attr-defined]  # a raw file
-        return data
+        return pipe.read(limit)
 
     def _finish(self, process: "subprocess.Popen[bytes]", path: str) -> None:
         """Wait for its end and tell what it told."""
-        while True:
-            try:
-                code = process.wait(_SLICE_S)
-                break
-            except subprocess.TimeoutExpired:
-                self._budget.check()
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SLICE_S)
+            self._budget.check()
+        code = process.returncode
         if code == 0:
             return
         reason = process.stderr.read().decode(errors="replace") if process.stderr else ""

@@ -1,9 +1,10 @@
 """
 The exit watch: one thread that the kernel tells when an execution's record gets its name.
 
-It watches the directory of each execution that this process started (inotify), for the rename that
-is the supervisor's last word. Nothing depends on it: without a watch to spare an execution is not
-watched, and the next beat sees its end. A forked process has no such thread and starts anew.
+It watches the directory of each execution that this process started (inotify), for the rename
+that is the supervisor's last word. Nothing depends on it: without a watch to spare an execution
+is not watched, and the next beat sees its end. A forked process has no such thread and starts
+anew.
 """
 
 import ctypes
