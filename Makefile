@@ -8,7 +8,7 @@ SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
 SOAK_S ?= 1200
-PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/ssh
+PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/docker workers/ssh
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
@@ -37,7 +37,7 @@ test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real --ignore=tests/engines
 
 proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
@@ -71,7 +71,7 @@ fmt: setup  ## format and mend what can be mended
 	$(BIN)/ruff check --fix $(CODE)
 
 engines: setup  ## sandboxes that isolate or are elsewhere, on real engines (10 min)
-	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 300 tests/engines
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 tests/engines
 
 ci: lint types test engines services proof simulate  ## what CI runs, and three minutes of chaos
 	$(MAKE) chaos CHAOS_S=180 PYTHON="$(PYTHON)"
