@@ -54,6 +54,7 @@ WORDS = {
     "survives_host_reboot": "survives a reboot",
     "containment": "ending reaches",
     "host_bound": "only from its host",
+    "lists_by_config": "swept once for each config",
     "supervisor_in_reach": "command reaches its supervisor",
     "files": "put and get",
     "watch": "tells of exits",

@@ -63,6 +63,9 @@ TIMERS: Final = {
 
 SETTINGS: Final = Settings(allow_fake=True, timers=TIMERS)
 
+PROVIDERS: Final = ("fake", "fake_plugin", "local")
+"""Whose stories are told."""
+
 POLICIES: Final = ("ephemeral", "reuse_by_environment", "retain_on_failure")
 
 
@@ -170,7 +173,7 @@ def furnish(cell: Cell, database: Database) -> None:
     engine = Engine(cell, "template", database=database)
     engine.boot()
     with database.write("template") as tx:
-        for provider in engine.runtime.registry.keys():  # noqa: SIM118  a method
+        for provider in PROVIDERS:
             for policy in POLICIES:
                 name = f"{provider}.{policy}"
                 values = {"name": name, "provider": provider, "policy": policy}

@@ -170,7 +170,7 @@ def test_a_plugin_is_checked_without_any_server() -> None:
 def test_a_check_of_what_is_not_there_says_what_is() -> None:
     said = call("providers", "check", "nope")
     assert said.code == 3
-    assert "there are: fake, fake_plugin, local" in said.err
+    assert "there are: bubblewrap, docker, fake, fake_plugin, local, ssh" in said.err
     said = call("providers", "check", "fake", "--area", "nowhere")
     assert said.code == 2
     assert "there are: contract" in said.err
