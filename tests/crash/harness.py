@@ -360,7 +360,7 @@ class Engine:
     def owned(self) -> list[str]:
         """Ask every provider which sandboxes it has; return their lease ids."""
         found = []
-        for key in self.runtime.registry.keys():  # noqa: SIM118  a method
+        for key in PROVIDERS:
             provider = self.runtime.registry.require(key)
             deployment = self.context.deployment
             listed = provider.list_owned(deployment, config={}, budget=Budget(10.0))

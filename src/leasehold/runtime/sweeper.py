@@ -17,11 +17,14 @@ from leasehold.log import get_logger
 from leasehold.maintenance import pruner
 from leasehold.orchestrator.jobs import Context
 from leasehold.orchestrator.sweep import Report, Sweep
+from leasehold.provider.budget import Budget
+from leasehold.provider.contract import HealthState
 from leasehold.provider.registry import Registry
 from leasehold.store import sweeps
 
 log = get_logger(__name__)
 LOOK_S: Final = 1.0
+_PROBE_S: Final = 10.0
 SIGHTING_S: Final = 2.0
 """Between the two sightings of one request."""
 
@@ -77,7 +80,15 @@ class Sweeper:
         self._answered = request
 
     def _keys(self) -> list[str]:
-        return list(self._registry.keys())
+        """Return the providers that are here; an engine that is not has nothing to sweep."""
+        return list(filter(self._is_here, self._registry.keys()))
+
+    def _is_here(self, key: str) -> bool:
+        try:
+            health = self._registry.require(key).probe({}, budget=Budget(_PROBE_S))
+        except Exception:  # noqa: BLE001  what is wrong with it the sweep itself will tell
+            return True
+        return health.state is not HealthState.UNDETECTED
 
     def _one(self, key: str, *, dry_run: bool) -> dict[str, Any]:
         try:
