@@ -24,6 +24,7 @@ from leasehold.provider import (
     Suspend,
     Validation,
     check_schema,
+    variable_refusal,
 )
 from leasehold_local import cgroups
 from leasehold_local import config as local
@@ -206,7 +207,9 @@ def _within(path: str, folder: str) -> bool:
 
 def _variables(config: Json) -> Iterator[Problem]:
     for name, value in config.get("env", {}).items():
-        if not _VARIABLE.match(name):
+        if (why := variable_refusal(name)) is not None:
+            yield Problem(path=f"env.{name}", code="refused", message=why)
+        elif not _VARIABLE.match(name):
             text = f"{name!r} is not the name of an environment variable"
             yield Problem(path="env", code="name", message=text)
         elif "\0" in value:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def make(settings: Mapping[str, Any]) -> "Provider":
     """Build the plugin from ``root``, ``deployment``, ``host_id`` and, if given, ``socket``."""
-    from leasehold_docker.provider import from_settings
+    from leasehold_docker.making import from_settings
 
     return from_settings(settings)
 

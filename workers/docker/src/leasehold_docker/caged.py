@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import BinaryIO, Final, NoReturn, cast
 
 _CHUNK: Final = 256 * 1024
+_OF_THE_PATH: Final = frozenset({errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
 
 
 class RefusedError(Exception):
@@ -153,8 +154,8 @@ def main(arguments: list[str]) -> NoReturn:
     except (PermissionError, tarfile.TarError) as error:
         code, reason = 3, str(error)
     except OSError as error:
-        # A loop of links is the path's fault, a full disk is not.
-        code, reason = 3 if error.errno in (36, 40) else 4, str(error)
+        # A link that leads nowhere, or in circles, is the path's fault; a full disk is not.
+        code, reason = 3 if error.errno in _OF_THE_PATH else 4, str(error)
     with suppress(OSError):
         os.write(2, reason.encode(errors="replace"))
     os._exit(code)

@@ -6,11 +6,13 @@ engine can hold it on every file system, and no root: the command's user is a nu
 and never the one that keeps the sandbox.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from leasehold.provider import (
     Budget,
     Capabilities,
+    ConfigRejectedError,
     Containment,
     Enforcement,
     Isolation,
@@ -125,3 +127,24 @@ def owner(config: Json) -> tuple[int, int]:
     """Return user and group of the commands."""
     user, _, group = str(config["user"]).partition(":")
     return int(user), int(group or user)
+
+
+def full(config: Json, budget: Budget) -> Json:
+    """
+    Return the config with its defaults.
+
+    Raises:
+        ConfigRejectedError: It is not valid; says where.
+    """
+    checked = check(config, budget=budget)
+    if not checked.ok:
+        problem = checked.problems[0]
+        raise ConfigRejectedError(f"{problem.path}: {problem.message}")
+    return checked.config
+
+
+def plugin_version() -> str:
+    try:
+        return version("leasehold-docker")
+    except PackageNotFoundError:
+        return "0"

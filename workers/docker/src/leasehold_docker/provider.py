@@ -15,18 +15,16 @@ claim are each made whole or found again by the next call. See the essays of the
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from leasehold.provider import (
     Acquired,
     Budget,
     Chunk,
     Command,
-    ConfigRejectedError,
     Handle,
     Health,
     HealthState,
@@ -60,7 +58,7 @@ from leasehold.provider.supervisor import check_command, checked_id
 from leasehold_docker import config as configs
 from leasehold_docker import groups, looking, starting
 from leasehold_docker.containers import Containers, Running
-from leasehold_docker.engine import Engine, find_socket
+from leasehold_docker.engine import Engine
 from leasehold_docker.layout import Directory, Label, directories, name_of, new_label
 from leasehold_docker.transfer import Cage
 from leasehold_docker.watching import ExitWatch
@@ -80,7 +78,7 @@ class DockerProvider(ShellProvider):
     def describe(self) -> Info:
         return Info(
             key=KEY,
-            version=_version(),
+            version=configs.plugin_version(),
             capabilities=configs.CAPABILITIES,
             config_schema=configs.SCHEMA,
         )
@@ -132,7 +130,7 @@ class DockerProvider(ShellProvider):
         fence: int,
         budget: Budget,
     ) -> Sandbox:
-        full = _full(config, budget)
+        full = configs.full(config, budget)
         directory = self._directory(lease)
         outcome = Acquired.RESUMED if known else Acquired.ADOPTED
         label = directory.label()
@@ -284,12 +282,12 @@ class DockerProvider(ShellProvider):
         directory, _ = self._meant(target)
         directory.install_fence(fence)
         if os.path.isdir(directory.execution(execution_id)):
-            return self._claimed(directory.execution(execution_id))
+            return starting.claimed(directory.execution(execution_id))
         running = self._running(target)
         made = starting.prepare(directory, execution_id, command.stdin)
         started = None
         try:
-            user = ":".join(map(str, configs.owner(_full(target.config, budget))))
+            user = ":".join(map(str, configs.owner(configs.full(target.config, budget))))
             self._engine.spawn(running.container_id, made.wrapper, user, budget)
             started = super().start(
                 target,
@@ -313,17 +311,6 @@ class DockerProvider(ShellProvider):
             self._watch.add(execution_id, directory.execution(execution_id))
             starting.clear(directory, running.groups, made)
         return started
-
-    @staticmethod
-    def _claimed(place: str) -> Started:
-        """Say what became of a start that came first; nothing is started."""
-        try:
-            go = os.readlink(f"{place}/go")
-        except FileNotFoundError:
-            go = "by-supervisor"
-        tombstone = go != "by-supervisor"
-        outcome = StartOutcome.CANCELLED if tombstone else StartOutcome.ADOPTED
-        return Started(outcome=outcome, handle={})
 
     def poll(
         self, items: Sequence[PollItem], *, limit_bytes: int, budget: Budget
@@ -379,7 +366,7 @@ class DockerProvider(ShellProvider):
         return self._cage(directory, target, budget).get(path, tree=tree)
 
     def _cage(self, directory: Directory, target: Target, budget: Budget) -> Cage:
-        return Cage(directory, configs.owner(_full(target.config, budget)), budget)
+        return Cage(directory, configs.owner(configs.full(target.config, budget)), budget)
 
     def watch(self, callback: Callable[[str], None]) -> None:
         self._watch.listen(callback)
@@ -409,37 +396,3 @@ class DockerProvider(ShellProvider):
         if running is None:
             raise SandboxGoneError(f"the container of lease {target.lease.id} does not run")
         return running
-
-
-def _full(config: Json, budget: Budget) -> Json:
-    """
-    Return the config with its defaults.
-
-    Raises:
-        ConfigRejectedError: It is not valid; says where.
-    """
-    checked = configs.check(config, budget=budget)
-    if not checked.ok:
-        problem = checked.problems[0]
-        raise ConfigRejectedError(f"{problem.path}: {problem.message}")
-    return checked.config
-
-
-def _version() -> str:
-    try:
-        return version("leasehold-docker")
-    except PackageNotFoundError:
-        return "0"
-
-
-def from_settings(settings: Mapping[str, Any]) -> DockerProvider:
-    """
-    Build the plugin.
-
-    Raises:
-        ConfigRejectedError: The root is not an absolute path, or the engine not on this host.
-    """
-    root = str(settings.get("root") or "")
-    if not root.startswith("/"):
-        raise ConfigRejectedError(f"root must be an absolute path, not {root!r}")
-    return DockerProvider(root=root, engine=Engine(find_socket(settings.get("socket"))))

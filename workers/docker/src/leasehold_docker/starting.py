@@ -29,7 +29,14 @@ from shutil import rmtree
 from typing import Final
 from uuid import uuid4
 
-from leasehold.provider import SAFE_PATH, Command, UnavailableError, effect
+from leasehold.provider import (
+    SAFE_PATH,
+    Command,
+    Started,
+    StartOutcome,
+    UnavailableError,
+    effect,
+)
 from leasehold.provider.supervisor import check_command
 
 from leasehold_docker import groups
@@ -161,3 +168,14 @@ def _text(command: Command, token: str, inherited: Iterable[str]) -> str:
         ": end",
     ]
     return "\n".join(lines) + "\n"
+
+
+def claimed(place: str) -> Started:
+    """Say what became of a start that came first; nothing is started."""
+    try:
+        go = os.readlink(f"{place}/go")
+    except FileNotFoundError:
+        go = "by-supervisor"
+    tombstone = go != "by-supervisor"
+    outcome = StartOutcome.CANCELLED if tombstone else StartOutcome.ADOPTED
+    return Started(outcome=outcome, handle={})
