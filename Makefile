@@ -12,7 +12,7 @@ PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/docker w
 CODE := src workers tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test services engines lint types fmt proof soak matrix simulate chaos ci bench lock clean
+.PHONY: help setup demo up test services engines containers lint types fmt proof soak matrix simulate chaos ci bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -70,8 +70,13 @@ fmt: setup  ## format and mend what can be mended
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-engines: setup  ## sandboxes that isolate or are elsewhere, on real engines (10 min)
-	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 tests/engines
+engines: setup  ## sandboxes that isolate or are elsewhere: bubblewrap, ssh (5 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 \
+	  --ignore-glob='*/test_docker*' tests/engines
+
+containers: setup  ## the same on a real Docker Engine and Podman (root; 10 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 \
+	  $(wildcard tests/engines/test_docker*.py)
 
 ci: lint types test engines services proof simulate  ## what CI runs, and three minutes of chaos
 	$(MAKE) chaos CHAOS_S=180 PYTHON="$(PYTHON)"
