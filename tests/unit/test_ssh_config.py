@@ -1,9 +1,9 @@
 """What an ssh environment's config may say, and how its mistakes are named."""
 
-import subprocess
 from importlib.metadata import entry_points
 from typing import Any
 
+import asyncssh
 import pytest
 
 from leasehold.provider import SECRET_KEYWORD, HealthState, Validation
@@ -13,16 +13,13 @@ from supervised import budget
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("keys")
-    found = {}
-    for name, passphrase in (("open", ""), ("locked", "sesame")):
-        path = home / name
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path)]
-        subprocess.run(argv, check=True)
-        found[name] = path.read_text()
-    found["public"] = (home / "open.pub").read_text()
-    return found
+def keys() -> dict[str, str]:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    return {
+        "open": key.export_private_key().decode(),
+        "locked": key.export_private_key(passphrase="sesame").decode(),
+        "public": key.export_public_key().decode(),
+    }
 
 
 @pytest.fixture

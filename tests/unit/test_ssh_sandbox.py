@@ -5,6 +5,7 @@ No connection takes part: the same argv runs here, as it would on the target.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from leasehold.provider import (
     Budget,
     Command,
     ExecutionState,
+    ExecutionUnknownError,
+    HealthState,
     LeaseRef,
+    Polled,
     PollItem,
     ProviderError,
     ReleaseMode,
@@ -24,6 +28,7 @@ from leasehold.provider import (
     Target,
     UnavailableError,
     run_here,
+    supervisor,
 )
 from leasehold.provider.supervisor import EffectLine, effect_lines, with_kill, with_trace
 from leasehold_ssh import sandbox
@@ -37,10 +42,17 @@ MARKED = effect_lines(sandbox.script())
 
 
 class Here(Connections):
-    """Carries each call to this host itself."""
+    """Carries each call to this host itself, into a shell of our choice."""
+
+    def __init__(self, shell: str = "/bin/sh") -> None:
+        super().__init__()
+        self._shell = shell
 
     def run_all(self, calls: list[Call], *, budget: Budget) -> list[Answer | ProviderError]:
-        return [Answer(*run_here(c.argv, stdin=c.stdin, budget=budget)) for c in calls]
+        return [
+            Answer(*run_here([self._shell, *c.argv[1:]], stdin=c.stdin, budget=budget))
+            for c in calls
+        ]
 
 
 def config_for(path: Path) -> dict[str, str]:
@@ -233,6 +245,58 @@ def test_an_odd_id_and_an_odd_path_are_names_all_the_same(tmp_path: Path) -> Non
     until(lambda: ended() or None)
     provider.release(target, fence=1, mode=ReleaseMode.DESTROY, budget=budget())
     assert list(Path(config["path"]).iterdir()) == []
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_each_shell_that_a_target_may_have_does_it_all(tmp_path: Path, shell: str) -> None:
+    program, path = shutil.which(shell), "/usr/local/bin:/usr/bin:/bin"
+    if program is None:
+        pytest.skip(f"no {shell} on this machine")
+    if shell == "busybox":
+        applets = tmp_path / "applets"
+        applets.mkdir()
+        run_here([program, "--install", "-s", str(applets)], stdin=b"", budget=budget())
+        program = path = str(applets)
+        program += "/sh"
+    own, text = (
+        f"PATH={path}\n{part}".replace("/bin/sh", program)
+        for part in (sandbox.script(), supervisor.script())
+    )
+    life = Life(tmp_path / "root")
+    life.provider = SshProvider({}, script=text, own_script=own, connections=Here(program))
+    assert life.provider.probe(life.config, budget=budget()).state is HealthState.HEALTHY
+    assert life.acquire() is Acquired.CREATED
+    assert life.acquire(fence=2) is Acquired.ADOPTED
+    life.release(ReleaseMode.SUSPEND, fence=3)
+    assert life.acquire(fence=4, known=True) is Acquired.RESUMED
+    for name, script in (
+        ("x1", "echo out; echo err >&2; exit 3"),
+        ("x2", ":"),
+        ("x3", "exec cat"),
+    ):
+        life.provider.start(
+            life.target,
+            fence=4,
+            execution_id=name,
+            command=Command(argv=("sh", "-c", script), stdin=b"\0\n" * 5),
+            budget=budget(),
+        )
+    items = [PollItem(target=life.target, execution_id=f"x{n}", handle={}) for n in range(1, 5)]
+
+    def poll() -> list[Polled]:
+        return list(life.provider.poll(items, limit_bytes=7, budget=budget()))
+
+    until(lambda: [one.state for one in poll()[:3]] == [ExecutionState.EXITED] * 3 or None)
+    one, two, three, four = poll()
+    assert one.exit is not None
+    assert (one.exit.code, one.stdout, one.stderr) == (3, b"out\n", b"err\n")
+    assert (two.stdout, two.stderr) == (b"", b"")
+    assert three.stdout == (b"\0\n" * 5)[:7]
+    assert isinstance(four.error, ExecutionUnknownError)
+    (owned,) = life.provider.list_owned(LEASE.deployment, config=life.config, budget=budget())
+    assert (owned.lease_id, owned.fence) == (LEASE.id, 4)
+    life.release(fence=5)
+    assert life.names() == []
 
 
 def test_what_a_command_locked_is_removed_all_the_same(life: Life) -> None:

@@ -47,6 +47,7 @@ from leasehold.provider import (
     AuthFailedError,
     Budget,
     ConfigRejectedError,
+    DeadlineExceededError,
     ProviderError,
     UnavailableError,
 )
@@ -100,7 +101,7 @@ class Connections:
         return answer
 
     def run_all(self, calls: "list[Call]", *, budget: Budget) -> "list[Answer | ProviderError]":
-        """Run several at once; a failure of one, its time included, is its own."""
+        """Run several at once; each failure is its own, running out of time included."""
         budget.check()
         loop = self._running()
         futures = [asyncio.run_coroutine_threadsafe(self._one(c), loop) for c in calls]
@@ -112,11 +113,8 @@ class Connections:
                 _, waiting = concurrent.futures.wait(waiting, pause)
                 if waiting:
                     budget.check()
-        except ProviderError as error:
-            if not budget.left_s() and len(futures) > len(waiting):
-                trouble = error  # some were answered in time
-            else:
-                raise
+        except DeadlineExceededError as error:
+            trouble = error
         finally:
             for future in waiting:
                 future.cancel()
