@@ -335,3 +335,15 @@ def test_an_old_fence_is_cleared_away_and_a_newer_one_never(bench: Bench) -> Non
         with suppress(StaleFenceError):
             bench.whole.seize(bench.target, fence=fence, budget=budget())
     assert max(path.name for path in (bench.control / "fence").iterdir()) == f"{2**62:020d}"
+
+
+def test_a_watchdog_whose_sandbox_was_taken_away_ends(bench: Bench) -> None:
+    # Whoever kills a supervisor, and takes its directory away, may have missed this one.
+    bench.start(bench.counting("exec sleep 60"))
+    until(lambda: bench.starts() or None)
+    (place,) = bench.root.glob("**/x/x1")
+    for name in ("super", "child"):
+        os.kill(int((place / name).read_text().split()[0]), signal.SIGKILL)
+    assert bench.processes()
+    shutil.rmtree(place)
+    until(lambda: not bench.processes() or None)

@@ -183,6 +183,7 @@ watchdog() {
   now
   wake=$now
   while :; do
+    [ -d "$x" ] || exit 0
     now
     late=$((now - wake)) why='' wake=$((now + 500))
     if [ "$timeout" != - ]; then
@@ -286,8 +287,12 @@ supervise() {
   exec 7>"$x/p.out" 8>"$x/p.err" 5>&- 6>&-
   dog=''
   if [ "$timeout" != - ] || [ -f "$ctl/deadline" ]; then
+    # It is born without our handler: what a shell gets between its birth and the moment in which
+    # it forgets its parent's handlers is lost, and we would wait for it for ever.
+    trap - TERM
     watchdog & #@ watchdog
     dog=$!
+    trap : TERM
   fi
   # In the foreground: what a shell starts with "&" ignores INT and QUIT for ever. The shell
   # tells of a death by signal on its own stderr, except for INT and PIPE.
