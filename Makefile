@@ -78,8 +78,7 @@ containers: setup  ## the same on a real Docker Engine and Podman (root; 10 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 \
 	  $(wildcard tests/engines/test_docker*.py)
 
-ci: lint types test engines services proof simulate  ## what CI runs, and three minutes of chaos
-	$(MAKE) chaos CHAOS_S=180 PYTHON="$(PYTHON)"
+ci: lint types test engines services proof simulate  ## what CI runs
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
 	$(BIN)/python bench/chain.py
