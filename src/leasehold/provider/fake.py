@@ -322,8 +322,12 @@ class FakeProvider(c.Provider):
     ) -> None:
         with self._met("put"):
             box = self.world.open(target.lease.id, target.handle)
-            self.world.install(box, fence)
-            fake_files.put(box, path, source, tree=tree, mode=mode)
+
+            def still() -> None:
+                self.world.install(box, fence)
+
+            still()
+            fake_files.put(box, path, source, tree=tree, mode=mode, still=still)
 
     def get(
         self, target: c.Target, path: str, *, tree: bool, budget: Budget

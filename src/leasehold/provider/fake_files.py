@@ -5,21 +5,34 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from leasehold.errors import ConfigRejectedError
-from leasehold.provider.archive import checked_tree
+from leasehold.provider.archive import checked_tree, extract
 from leasehold.seams import effect
 
 _ROOT: Final = "/work"
 _PART: Final = 1024 * 1024
 
 
-def put(box: Path, path: str, source: BinaryIO, *, tree: bool, mode: int) -> None:
-    """Write a file, at once; or unpack a tar stream below `path`."""
+def put(
+    box: Path,
+    path: str,
+    source: BinaryIO,
+    *,
+    tree: bool,
+    mode: int,
+    still: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Write a file, at once, or unpack a tar stream.
+
+    Args:
+        still: Asked before anything can be seen; a command of the sandbox asks nobody.
+    """
     place = _inside(box, path)
     if tree:
         with (
@@ -27,12 +40,13 @@ def put(box: Path, path: str, source: BinaryIO, *, tree: bool, mode: int) -> Non
             tarfile.open(fileobj=parts) as tar,
             effect("fake:unpack"),
         ):
+            still()
             place.mkdir(parents=True, exist_ok=True)
             for member in tar:
                 _inside(box, os.path.join(path, member.name))
                 # Looked through before; modes and links are kept as they are.
                 try:
-                    tar.extract(member, place, filter="fully_trusted")
+                    extract(tar, member, str(place))
                 except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
                     text = f"{member.name!r} does not fit what is there: {error.strerror}"
                     raise ConfigRejectedError(text) from error
@@ -46,7 +60,11 @@ def put(box: Path, path: str, source: BinaryIO, *, tree: bool, mode: int) -> Non
             while part := source.read(_PART):
                 file.write(part)
         fresh.chmod(mode)
-        fresh.replace(place)
+        try:
+            still()
+            fresh.replace(place)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def get(box: Path, path: str, *, tree: bool) -> Iterator[bytes]:

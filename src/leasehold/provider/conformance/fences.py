@@ -1,12 +1,13 @@
 """Checks: a stale holder changes nothing in the sandbox."""
 
 import io
+import tarfile
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final
 
-from leasehold.errors import StaleFenceError, UnavailableError
-from leasehold.provider.conformance.catalogue import check, suspend
+from leasehold.errors import ConfigRejectedError, StaleFenceError, UnavailableError
+from leasehold.provider.conformance.catalogue import check, files, suspend
 from leasehold.provider.conformance.harness import Case, must, refused
 from leasehold.provider.conformance.idempotency import at_once
 from leasehold.provider.contract import (
@@ -58,6 +59,53 @@ def _put(case: Case, data: bytes, *, tree: bool) -> None:
         mode=0o600,
         budget=case.budget(),
     )
+
+
+class _Overtaken(io.BytesIO):
+    """A stream whose reader is overtaken while it reads."""
+
+    def __init__(self, data: bytes, overtake: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._overtake = overtake
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._overtake()
+        return super().read(size)
+
+
+@check(files)
+def a_put_that_is_overtaken_half_way_changes_nothing(case: Case) -> None:
+    case.acquire()
+    member = tarfile.TarInfo("late-file")
+    member.size = 5
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(member, io.BytesIO(b"inner"))
+    for fence, (path, data, tree) in enumerate(
+        (("late-file", b"late", False), (".", file.getvalue(), True)), start=7
+    ):
+        stale = case.again()
+
+        def overtake(fence: int = fence) -> None:
+            if case.fence < fence:
+                case.seize(fence)
+
+        with refused(StaleFenceError, f"a put that was overtaken, tree: {tree}"):
+            stale.provider.put(
+                stale.target,
+                path,
+                _Overtaken(data, overtake),
+                fence=stale.fence,
+                tree=tree,
+                mode=0o600,
+                budget=stale.budget(),
+            )
+        must(case.fence == fence, "its stream was read")
+        with refused(ConfigRejectedError, f"what it would have written, tree: {tree}"):
+            next(
+                case.provider.get(case.target, "late-file", tree=False, budget=case.budget()),
+                None,
+            )
 
 
 @check()

@@ -359,7 +359,8 @@ class DockerProvider(ShellProvider):
     ) -> None:
         directory, _ = self._meant(target)
         directory.install_fence(fence)
-        self._cage(directory, target, budget).put(path, source, tree=tree, mode=mode)
+        cage = self._cage(directory, target, budget)
+        cage.put(path, source, tree=tree, mode=mode, fence=fence)
 
     def get(self, target: Target, path: str, *, tree: bool, budget: Budget) -> Iterator[bytes]:
         directory, _ = self._meant(target)

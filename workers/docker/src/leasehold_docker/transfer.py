@@ -40,12 +40,12 @@ class Cage:
     def __init__(self, directory: Directory, owner: tuple[int, int], budget: Budget) -> None:
         self._directory, self._owner, self._budget = directory, owner, budget
 
-    def put(self, path: str, source: BinaryIO, *, tree: bool, mode: int) -> None:
+    def put(self, path: str, source: BinaryIO, *, tree: bool, mode: int, fence: int) -> None:
         if not tree:
-            self._send("put", path, source, mode)
+            self._send("put", path, source, mode, fence)
             return
         with checked_tree(source) as checked:
-            self._send("unpack", path, checked, mode)
+            self._send("unpack", path, checked, mode, fence)
 
     def get(self, path: str, *, tree: bool) -> Iterator[bytes]:
         process = self._open("pack" if tree else "get", path, 0)
@@ -60,13 +60,15 @@ class Cage:
         finally:
             _end(process)
 
-    def _send(self, verb: str, path: str, source: BinaryIO, mode: int) -> None:
+    def _send(self, verb: str, path: str, source: BinaryIO, mode: int, fence: int) -> None:
         process = self._open(verb, path, mode)
         assert process.stdin is not None
         try:
             with effect(f"docker:{verb}"):
                 with suppress(BrokenPipeError):
                     while data := source.read(_CHUNK):
+                        # Whoever was stopped in the middle, and overtaken, sends no more.
+                        self._directory.install_fence(fence)
                         self._write(process.stdin, len(data).to_bytes(4, "big") + data)
                     self._write(process.stdin, bytes(4))
                 with suppress(BrokenPipeError):

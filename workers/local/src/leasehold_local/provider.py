@@ -281,11 +281,16 @@ class LocalProvider(Provider):
         budget: Budget,
     ) -> None:
         sandbox = self._meant(target)
-        layout.install_fence(sandbox, fence)
+        owner = self._ground.owner
+
+        def still() -> None:
+            layout.install_fence(sandbox, fence)
+
+        still()
         if tree:
-            transfer.unpack(sandbox, path, source, budget, owner=self._ground.owner)
+            transfer.unpack(sandbox, path, source, budget, still=still, owner=owner)
         else:
-            transfer.write(sandbox, path, source, mode, budget, owner=self._ground.owner)
+            transfer.write(sandbox, path, source, mode, budget, still=still, owner=owner)
 
     def get(self, target: Target, path: str, *, tree: bool, budget: Budget) -> Iterator[bytes]:
         sandbox = self._meant(target)

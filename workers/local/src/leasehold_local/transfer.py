@@ -16,10 +16,11 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from leasehold.provider import Budget, ConfigRejectedError, effect
+from leasehold.provider.archive import extract
 
 from leasehold_local.layout import disk
 
@@ -84,9 +85,10 @@ def write(
     mode: int,
     budget: Budget,
     *,
+    still: Callable[[], None],
     owner: int | None = None,
 ) -> None:
-    """Write one file, at once."""
+    """Write one file, at once; `still` is asked last whether its caller may."""
     root, parts = _parts(sandbox, path)
     if not parts:
         raise ConfigRejectedError(f"{path!r} is a directory")
@@ -103,6 +105,7 @@ def write(
             with _directory(root, parts[:-1], make=True, owner=owner) as folder:
                 if _is_directory(folder, parts[-1]):
                     raise ConfigRejectedError(f"{path!r} is a directory")
+                still()
                 with effect("local:put"):
                     os.rename(aside, parts[-1], dst_dir_fd=folder)
         finally:
@@ -118,9 +121,19 @@ def _is_directory(folder: int, name: str) -> bool:
 
 
 def unpack(
-    sandbox: str, path: str, source: BinaryIO, budget: Budget, *, owner: int | None = None
+    sandbox: str,
+    path: str,
+    source: BinaryIO,
+    budget: Budget,
+    *,
+    still: Callable[[], None],
+    owner: int | None = None,
 ) -> None:
-    """Unpack a tar stream below `path`; a member that would leave it refuses the whole."""
+    """
+    Unpack a tar stream below `path`; a member that would leave it refuses the whole.
+
+    Reading a stream takes long: `still` is asked before anything of it can be seen.
+    """
     root, parts = _parts(sandbox, path)
     aside = f"{sandbox}/ctl/spool/{os.urandom(8).hex()}"
     with disk(f"unpacking below {path!r}", sandbox):
@@ -137,6 +150,7 @@ def unpack(
                     for _, folders, files, handle in os.fwalk(".", dir_fd=found):
                         for name in (*folders, *files):
                             _give(name, owner, handle)
+                still()
                 _move_in(found, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -150,7 +164,8 @@ def _extract(source: BinaryIO, target: str, budget: Budget) -> None:
                 if member.name.startswith("/"):
                     text = f"the tar stream is refused: {member.name!r} is absolute"
                     raise ConfigRejectedError(text)
-                tar.extract(member, target, filter=_kept)
+                _check(member, target)
+                extract(tar, member, target, mode=_mode(member))
     except tarfile.TarError as error:
         raise ConfigRejectedError(f"the tar stream is refused: {error}") from error
 
@@ -183,11 +198,27 @@ def _merge(name: str, source: int, target: int) -> None:
         os.close(ours)
 
 
-def _kept(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    """Let a member through that stays inside, with its own mode (the filter changes modes)."""
-    checked = tarfile.data_filter(member, target)
+def _check(member: tarfile.TarInfo, target: str) -> None:
+    """Refuse a member that would leave the tree, lead out of it, or is no plain thing."""
+    places = [member.name]
+    if member.issym():
+        if member.linkname.startswith("/"):
+            raise ConfigRejectedError(f"the tar stream is refused: {member.name!r} leads out")
+        places.append(os.path.join(os.path.dirname(member.name), member.linkname))
+    elif member.islnk():
+        places.append(member.linkname)
+    elif not (member.isreg() or member.isdir()):
+        raise ConfigRejectedError(f"the tar stream is refused: {member.name!r} is a device")
+    real = os.path.realpath(target)
+    for place in places:
+        if os.path.commonpath([real, os.path.realpath(os.path.join(real, place))]) != real:
+            raise ConfigRejectedError(f"the tar stream is refused: {member.name!r} leads out")
+
+
+def _mode(member: tarfile.TarInfo) -> int:
+    """Return a member's own mode, with which we can still move it."""
     ours = stat.S_IRWXU if member.isdir() else stat.S_IRUSR | stat.S_IWUSR
-    return checked and checked.replace(mode=(member.mode & 0o777) | ours, deep=False)
+    return (member.mode & 0o777) | ours
 
 
 def read(sandbox: str, path: str, budget: Budget) -> Iterator[bytes]:
