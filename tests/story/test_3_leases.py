@@ -119,6 +119,22 @@ def test_several_runs_use_a_held_lease_in_order(house: House) -> None:
     assert house.world.sandboxes() == []
 
 
+def test_a_run_whose_lease_is_taken_in_the_last_moment_waits_for_it(house: House) -> None:
+    house.environment()
+    lease_id = hold(house)
+    run_id = house.submit("true", lease_id=lease_id)
+    assert house.run(run_id)["status"] == "running", "admitted, and not yet at work"
+    with house.database.write("test") as tx:
+        taken = "UPDATE leases SET status = 'active', run_id = 'another' WHERE id = :id"
+        tx.run(taken, id=lease_id)
+    house.until(lambda: "step.validate.finished" in house.events(run_id))
+    house.until(lambda: house.run(run_id)["code"] == "lease_busy")
+    with house.database.write("test") as tx:
+        tx.run("UPDATE leases SET status = 'idle', run_id = NULL WHERE id = :id", id=lease_id)
+    run = house.over(run_id)
+    assert (run["status"], run["infra_attempts"]) == ("succeeded", 0)
+
+
 def test_a_run_for_a_lease_that_ends_fails_with_its_reason(house: House) -> None:
     house.environment()
     lease_id = hold(house)

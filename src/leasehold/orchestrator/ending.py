@@ -223,7 +223,8 @@ def _again(
     # One time for all tries to get a sandbox; a start of the command cleared it.
     fresh = run["now_us"] + us(wait) + us(start_timeout(context, job))
     start_by = run["start_deadline_at"] or fresh
-    if lease_id is None and run["wanted_lease_id"]:
+    if lease is not None and lease_id is None and run["wanted_lease_id"]:
+        # It parts from the lease that it named; one that has not got it yet tries again.
         gone = fates.End(
             RunStatus.FAILED, "lease_unavailable", f"the lease that it names is lost: {message}"
         )
