@@ -181,10 +181,10 @@ def hidden(context: Context, job: Job, outcome: OutcomeT) -> OutcomeT:
         hider = None
     changes: dict[str, Any] = {}
     if isinstance(message, str):
-        known = (
-            outcome.code == SecretUnavailableError.code if hasattr(outcome, "code") else False
-        )
-        changes["message"] = hider.hide_text(message) if hider else message if known else UNSAID
+        # What we say ourselves of a secret that is missing holds its name only.
+        ours = getattr(outcome, "code", None) == SecretUnavailableError.code
+        unhidden = message if ours else UNSAID
+        changes["message"] = hider.hide_text(message) if hider else unhidden
     if isinstance(sandbox, Sandbox):
         said: Any = hider.hide_json(dict(sandbox.metadata)) if hider else {}
         name = hider.hide_text(sandbox.sandbox_id) if hider else job.subject_id
