@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from leasehold.provider import ConfigRejectedError, ReleaseMode
+from leasehold.provider import (
+    ConfigRejectedError,
+    ReleaseMode,
+    StaleFenceError,
+    UnavailableError,
+    supervisor,
+)
+from leasehold_fake_plugin.provider import FakePlugin
 from supervised import Bench, budget
 
 
@@ -102,3 +109,47 @@ def test_a_tree_that_leads_outside_is_refused(
     with pytest.raises(ConfigRejectedError, match="not a tar"):
         _put(bench, "", b"no tar at all", tree=True)
     assert list((bench.path / "work").iterdir()) == []
+
+
+def _with(bench: Bench, words: str) -> FakePlugin:
+    """Return the plugin on the same sandbox, with `words` before its script."""
+    return bench.through(f"{words}\n{supervisor.script()}")
+
+
+def test_a_file_that_is_replaced_while_it_is_measured_is_read_as_one(bench: Bench) -> None:
+    work = bench.path / "work"
+    _put(bench, "file", b"old" * 100)
+    (work / "next").write_bytes(b"new" * 1000)
+    swaps = f"wc() {{ command wc \"$@\"; mv '{work}/next' '{work}/file' 2>/dev/null; }}"
+    parts = _with(bench, swaps).get(bench.target, "file", tree=False, budget=budget())
+    assert b"".join(parts) == b"old" * 100
+    assert _get(bench, "file") == b"new" * 1000
+
+
+def test_a_file_that_is_replaced_between_two_parts_is_not_read_as_one(bench: Bench) -> None:
+    _put(bench, "file", b"o" * 5_000_000)
+    parts = iter(bench.whole.get(bench.target, "file", tree=False, budget=budget()))
+    assert set(next(iter(parts))) == set(b"o")
+    _put(bench, "file", b"n" * 5_000_000)
+    with pytest.raises(UnavailableError, match="replaced"):
+        list(parts)
+    assert _get(bench, "file") == b"n" * 5_000_000
+
+
+def test_a_put_that_is_overtaken_while_it_copies_shows_nothing(bench: Bench) -> None:
+    _put(bench, "file", b"old")
+    later = supervisor.fence_name(7)
+    overtaken = f"cp() {{ command cp \"$@\"; : >'{bench.control}/fence/{later}'; }}"
+    with pytest.raises(StaleFenceError):
+        _with(bench, overtaken).put(
+            bench.target,
+            "file",
+            io.BytesIO(b"new"),
+            fence=1,
+            tree=False,
+            mode=0o644,
+            budget=budget(),
+        )
+    assert _get(bench, "file") == b"old"
+    assert [path.name for path in (bench.path / "work").iterdir()] == ["file"]
+    assert not list(bench.control.glob("spool-*"))

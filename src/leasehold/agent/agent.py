@@ -13,7 +13,6 @@ the agent begins anew with a fresh session.
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from leasehold.log import get_logger
 from leasehold.orchestrator import draining
 from leasehold.runtime.guard import Beacon
 from leasehold.runtime.keeper import Keeper
+from leasehold.runtime.latch import Latch
 from leasehold.runtime.ledger import Ledger
 from leasehold.runtime.ticker import Ticker
 from leasehold.settings import Settings
@@ -57,7 +57,7 @@ class Agent:
         self.app = bootstrap.build(settings)
         self.home = settings.host_home
         self.host_id = bootstrap.host_id_of(self.home)
-        self._stop = threading.Event()
+        self._stop = Latch()
         self._wakeups: list[Callable[[], None]] = []
         self._publish = transport.Publisher(transport.make(settings))
         self.still_running: list[dict[str, Any]] = []

@@ -35,6 +35,7 @@ from leasehold.orchestrator.claiming import waits
 from leasehold.provider import registry
 from leasehold.runtime.canary import Canary
 from leasehold.runtime.guard import BeaconGuard
+from leasehold.runtime.latch import Latch
 from leasehold.runtime.worker import WorkerRuntime
 from leasehold.settings import Settings
 from leasehold.store import hosts
@@ -219,7 +220,10 @@ def follow(runtime: WorkerRuntime) -> None:
         # Celery would log a database that is away now, and nobody would say it again.
         seams.thread(lambda: say_ready(runtime), name="ready").start()
 
+    told = Latch()
+
     def say_draining() -> None:
+        told.wait()
         try:
             with runtime.app.database.write("worker.draining") as tx:
                 hosts.move_worker(tx, runtime.worker_id, WorkerStatus.DRAINING)
@@ -228,9 +232,11 @@ def follow(runtime: WorkerRuntime) -> None:
 
     @worker_shutting_down.connect(weak=False)
     def draining(**_: Any) -> None:
-        # We are inside a signal handler, so this thread may be in the middle of a transaction:
-        # of our own for the first TERM, if a second one comes. It would wait for itself.
-        threading.Thread(target=say_draining, name="draining", daemon=True).start()
+        # We are inside a signal handler, so this thread may be in the middle of a transaction,
+        # or of this handler for the TERM before: who takes a lock here may wait for itself.
+        told.set()
+
+    threading.Thread(target=say_draining, name="draining", daemon=True).start()
 
 
 def tie_to(parent: int) -> None:

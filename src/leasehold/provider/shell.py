@@ -339,13 +339,17 @@ class ShellProvider(Provider):
                 self.call(target, "drop", spool, budget=budget)
 
     def _slices(self, target: Target, root: str, path: str, budget: Budget) -> Iterator[bytes]:
-        offset = 0
+        offset, inode = 0, ""
         while True:
             words, data = self.call(
                 target, "slice", root, path, str(offset), str(_PART_BYTES), budget=budget
             )
             if len(data) != int(words[1]):
                 raise UnavailableError("the answer to a read was cut short")
+            # A put replaces a file, so its parts would be of two files.
+            if inode and words[2] != inode:
+                raise UnavailableError("the file was replaced while it was read")
+            inode = words[2]
             if data:
                 yield data
             if len(data) < _PART_BYTES:

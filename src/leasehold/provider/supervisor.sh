@@ -1,7 +1,7 @@
 # The supervisor: starts one command per execution, detached, and writes down how it ended.
 #
-# POSIX sh (dash, busybox ash, bash); needs /proc and: cat chmod dd env head ln mkdir mkfifo mv
-# readlink rm setsid sleep tail tar wc. supervisor.py holds the essay on the files and on what a
+# POSIX sh (dash, busybox ash, bash); needs /proc and: cat chmod cp dd env head ln ls mkdir mkfifo
+# mv readlink rm setsid sleep tail tar wc. supervisor.py holds the essay on the files and on what a
 # death at each line leaves behind. A line with an effect ends in a mark, "#" "@ name": the crash
 # harness runs copies of this script that kill themselves before or after such a line.
 #

@@ -179,6 +179,9 @@ place() { # fence spool root path mode: the spool becomes the file, at once
   enter "$3" "$4" 1
   [ ! -d "./$leaf" ] || [ -h "./$leaf" ] || fail "path is a directory"
   cp "$ctl/$2" "./.leasehold.$2" && chmod "$5" "./.leasehold.$2" || fail "io cannot write" #@ copy
+  # A copy may take long: who was overtaken meanwhile shows nothing.
+  stale=$(fence "$1")
+  [ -z "$stale" ] || { rm -f "./.leasehold.$2"; say "$stale"; return; } #@ stale
   mv -f "./.leasehold.$2" "./$leaf" || fail "io cannot write" #@ place
   drop "$2"
 }
@@ -195,15 +198,19 @@ pack() { # spool root path
   tar -cf "$ctl/$1" . 2>/dev/null || fail "io cannot pack" #@ pack
   say "ok"
 }
-slice() { # root path offset limit
+slice() { # root path offset limit -> "ok size inode"
   enter "$1" "$2" 0
   [ -f "./$leaf" ] || fail "path no file $leaf"
-  if [ -h "./$leaf" ]; then
-    case $(readlink -f "./$leaf") in "${top%/}"/*) ;; *) fail "path leaves the root" ;; esac
-  fi
-  chunk "./$leaf" "$3" "$4"
-  say "ok $size"
-  [ "$size" = 0 ] || tail -c +$(($3 + 1)) "./$leaf" | head -c "$size"
+  # Opened once: a file that is replaced meanwhile is neither measured nor read by halves.
+  opened "$3" "$4" 3<"./$leaf" || fail "path cannot read $leaf"
+}
+opened() { # offset limit; the file is fd 3
+  case $(readlink /proc/self/fd/3) in "${top%/}"/*) ;; *) fail "path leaves the root" ;; esac
+  chunk /proc/self/fd/3 "$1" "$2"
+  inode=$(ls -iL /proc/self/fd/3) || fail "io cannot read"
+  inode=${inode#"${inode%%[! ]*}"}
+  say "ok $size ${inode%% *}"
+  [ "$size" = 0 ] || tail -c +$(($1 + 1)) /proc/self/fd/3 | head -c "$size"
 }
 
 shift 2

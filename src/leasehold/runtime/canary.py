@@ -31,6 +31,7 @@ from kombu import Exchange, Queue
 
 from leasehold.domain.timers import Timers
 from leasehold.log import get_logger
+from leasehold.runtime.latch import Latch
 from leasehold.seams import boot_time
 from leasehold.transport import Publisher
 
@@ -106,7 +107,7 @@ class Canary:
             every=timers.canary_every,
             deaf_after=timers.deaf_after,
         )
-        self._stop = threading.Event()
+        self._stop = Latch()
         celery.task(name=TASK, ignore_result=True, send_events=False)(_sing)
         # No exchange, so that nothing of it stays behind in Redis.
         queue = Queue(
