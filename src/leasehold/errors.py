@@ -8,6 +8,9 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     │   ├── IllegalMoveError         the status table has no such arrow
     │   ├── IdempotencyConflictError the key was used with another body
     │   └── FullError                a limit refuses; says when to try again
+    ├── UnauthenticatedError         no key, or one that is not valid
+    ├── ForbiddenError               the key is valid, its role may not do this
+    ├── TooLargeError                a request is bigger than what is taken
     ├── StoreUnavailableError        the database did not answer
     ├── BrokerUnavailableError       the broker did not answer
     ├── SchemaError                  the database is older or newer than the code
@@ -82,6 +85,24 @@ class FullError(ConflictError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class UnauthenticatedError(LeaseholdError):
+    """Who asks has no valid key."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(LeaseholdError):
+    """Who asks is known, and their role may not do this."""
+
+    code = "forbidden"
+
+
+class TooLargeError(LeaseholdError):
+    """A request is bigger than what is taken; says what of it, and the limit."""
+
+    code = "too_large"
 
 
 class HostileTreeError(LeaseholdError):

@@ -147,6 +147,21 @@ def insert_held(tx: Tx, **changes: Any) -> tuple[Row, Row]:
     return insert_run(tx, id=run_id, lease=lease, step="execute", **changes), lease
 
 
+def insert_key(tx: Tx, **changes: Any) -> Row:
+    """Insert an API key that nobody holds."""
+    key_id = new_id()
+    values = {
+        "id": key_id,
+        "tenant_id": "default",
+        "name": f"key-{key_id}",
+        "prefix": key_id[-16:],
+        "hash": "0" * 64,
+        "role": "viewer",
+        "created_at": tx.now(),
+    }
+    return insert_row(tx, "api_keys", values | changes)
+
+
 def insert_artifact(tx: Tx, run: Row, **changes: Any) -> Row:
     """Insert a line about a file that a run left."""
     values = {

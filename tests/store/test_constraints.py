@@ -12,6 +12,7 @@ from store.rows import (
     insert_artifact,
     insert_execution,
     insert_held,
+    insert_key,
     insert_lease,
     insert_run,
     insert_worker,
@@ -54,6 +55,7 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     ),
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
+    "role_known": lambda tx: insert_key(tx, role="emperor"),
     "environmentstatus_known": lambda tx: tx.run(
         "INSERT INTO environments (id, tenant_id, name, status, provider, spec, created_at,"
         " updated_at) VALUES ('e', 'default', 'e', 'lost', 'fake', '{}', 1, 1)"
@@ -83,6 +85,8 @@ def test_a_row_of_an_unknown_tenant_is_refused(database: Database) -> None:
     for insert in (insert_run, insert_lease):
         with pytest.raises(IntegrityError), database.write("test") as tx:
             insert(tx, tenant_id="nobody", status="failed")
+    with pytest.raises(IntegrityError), database.write("test") as tx:
+        insert_key(tx, tenant_id="nobody")
 
 
 def test_every_unique_index_holds(database: Database) -> None:
@@ -139,10 +143,18 @@ def test_every_unique_index_holds(database: Database) -> None:
             pytest.fail(f"accepted: {bad.__name__}")
 
 
+def test_two_valid_keys_have_neither_name_nor_prefix_in_common(database: Database) -> None:
+    for same in ({"name": "k"}, {"prefix": "p"}):
+        with pytest.raises(IntegrityError), database.write("test") as tx:
+            insert_key(tx, **same)
+            insert_key(tx, **same)
+
+
 def test_what_partial_indexes_leave_out_may_repeat(database: Database) -> None:
     with database.write("test") as tx:
         for _ in range(2):
             insert_run(tx, idempotency_key=None)
+            insert_key(tx, name="k", revoked_at=1)
             insert_run(tx, workspace="/w", status="queued")
             insert_lease(tx, status="released", sandbox_id="s")
         insert_lease(tx, status="idle", sandbox_id="s")

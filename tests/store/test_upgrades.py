@@ -3,7 +3,7 @@
 import pytest
 
 from leasehold.domain.lifecycle import LeaseStatus, RunStatus
-from leasehold.store import hosts, leases, runs, schema, slots
+from leasehold.store import hosts, keys, leases, runs, schema, slots
 from leasehold.store.database import Database
 from store.rows import insert_lease, insert_run, insert_worker
 
@@ -24,6 +24,7 @@ def test_rows_of_before_labels_have_none_and_require_nothing(
     assert schema.state(database).ready
     with database.read() as tx:
         assert [row["labels"] for row in hosts.labels(tx)] == [{}]
+        assert keys.page(tx, tenant_id="default") == []
         found = runs.find(tx, run["id"])
         assert found is not None
         assert found["requires"] is None

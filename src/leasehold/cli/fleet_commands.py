@@ -29,22 +29,15 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(hosts_group, name="hosts")
 
 
-def _providers(door: "Door") -> "list[Shape]":
-    from leasehold.store import hosts, views
-
-    rows = door.read(hosts.providers)
-    keys = sorted({row["key"] for row in rows})
-    return [views.provider_view([row for row in rows if row["key"] == key]) for key in keys]
-
-
 @providers_group.command("list")
 def list_providers(*, as_json: AsJson = False) -> None:
     """List the providers that workers have loaded."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
+    from leasehold.store import fleet
 
     with enter() as door:
-        shapes = _providers(door)
+        shapes = door.read(fleet.providers)
     if as_json:
         output.emit(shapes)
         return
@@ -70,17 +63,13 @@ def show_provider(key: Key, *, as_json: AsJson = False) -> None:
     """Show one provider: capabilities, config schema, where it is served."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
+    from leasehold.store import fleet
 
     with enter() as door:
-        shapes = _providers(door)
-    found = [shape for shape in shapes if shape["key"] == key]
-    if not found:
-        known = ", ".join(shape["key"] for shape in shapes) or "none: no worker has started yet"
-        raise NotFoundError(f"there is no provider {key!r}; there are: {known}")
+        shape = door.read(lambda tx: fleet.provider(tx, key))
     if as_json:
-        output.emit(found[0])
+        output.emit(shape)
         return
-    shape = dict(found[0])
     capabilities, hosts = shape.pop("capabilities"), shape.pop("hosts")
     output.facts(shape.items())
     output.facts((f"can {name}", value) for name, value in capabilities.items())
@@ -131,23 +120,11 @@ def list_workers(
     from leasehold.cli import output
     from leasehold.cli.door import enter
     from leasehold.domain import placement
-    from leasehold.store import hosts, views
+    from leasehold.store import fleet
 
     with enter() as door:
-        rows = door.read(lambda tx: hosts.workers(tx, all_of_them=gone))
-        advertised = door.read(hosts.providers)
+        shapes = door.read(lambda tx: fleet.workers(tx, all_of_them=gone))
         now_us = door.read(lambda tx: tx.now())
-    shapes = [
-        views.worker_view(
-            row,
-            [
-                p["key"]
-                for p in advertised
-                if p["host_id"] == row["host_id"] and p["health"] == "healthy"
-            ],
-        )
-        for row in rows
-    ]
     if as_json:
         output.emit(shapes)
         return
@@ -206,10 +183,10 @@ def list_hosts(*, as_json: AsJson = False) -> None:
     from leasehold.cli import output
     from leasehold.cli.door import enter
     from leasehold.domain import placement
-    from leasehold.store import hosts, views
+    from leasehold.store import fleet
 
     with enter() as door:
-        shapes = [views.host_view(row) for row in door.read(hosts.hosts)]
+        shapes = door.read(fleet.hosts)
         now_us = door.read(lambda tx: tx.now())
     if as_json:
         output.emit(shapes)
@@ -295,7 +272,6 @@ def _host_of(door: "Door", text: str) -> str:
 
 
 def _host(door: "Door", host_id: str) -> "Shape":
-    from leasehold.store import hosts, views
+    from leasehold.store import fleet
 
-    rows = door.read(hosts.hosts)
-    return next(views.host_view(row) for row in rows if row["id"] == host_id)
+    return next(shape for shape in door.read(fleet.hosts) if shape["id"] == host_id)

@@ -18,10 +18,11 @@ from leasehold.store.columns import JSON_TYPE, among, json_field, known, micros,
 from leasehold.store.contents import Artifact as Artifact  # noqa: PLC0414  a table of ours
 from leasehold.store.contents import Event as Event  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
+from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 
 METADATA: Final = SQLModel.metadata
-assert SECRET_TABLES, "made with the others"
+assert all((SECRET_TABLES, KEY_TABLES)), "made with the others"
 
 
 class Fact(SQLModel, table=True):

@@ -295,60 +295,19 @@ def idle_of(tx: Tx, environment_id: str) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def worker_view(row: Row, providers: Sequence[str]) -> Shape:
-    return {
-        "id": row["id"],
-        "host": row["host"],
-        "host_id": row["host_id"],
-        "pid": row["pid"],
-        "kind": row["kind"],
-        "status": row["status"],
-        "providers": list(providers),
-        "labels": load(row["labels"]),
-        "queues": load(row["queues"]),
-        "version": row["version"],
-        "started_at": iso(row["started_at"]),
-        "gone_at": iso(row["gone_at"]),
-    }
-
-
-def host_view(row: Row) -> Shape:
+def key_view(row: Row) -> Shape:
+    """Return what is shown of an API key; never its hash."""
+    status = "revoked" if row["revoked_at"] is not None else "valid"
+    if status == "valid" and row["expires_at"] is not None and "now_us" in row:
+        status = "expired" if row["expires_at"] <= row["now_us"] else "valid"
     return {
         "id": row["id"],
         "name": row["name"],
-        "capacity": row["capacity"],
-        "labels": load(row["labels"]),
-        "draining": bool(row["draining"]),
-        "live": row["live_sessions"] > 0,
-        "leases": row["leases"],
+        "role": row["role"],
+        "prefix": row["prefix"],
+        "status": status,
         "created_at": iso(row["created_at"]),
-        "alive_at": iso(row["alive_at"]),
-    }
-
-
-def provider_view(rows: Sequence[Row]) -> Shape:
-    """Return what is shown of one provider, from the words of every host that has it."""
-    best = max(rows, key=lambda row: (row["live"], row["health"] == "healthy", row["seen_at"]))
-    return {
-        "key": best["key"],
-        "version": best["version"],
-        "health": best["health"],
-        "summary": best["summary"],
-        "live": any(row["live"] for row in rows),
-        "host_bound": bool(best["host_bound"]),
-        "capacity": best["capacity"],
-        "capabilities": best["capabilities"],
-        "config_schema": best["config_schema"],
-        "hosts": [
-            {
-                "id": row["host_id"],
-                "name": row["host"],
-                "live": row["live"],
-                "version": row["version"],
-                "health": row["health"],
-                "summary": row["summary"],
-                "seen_at": iso(row["seen_at"]),
-            }
-            for row in rows
-        ],
+        "expires_at": iso(row["expires_at"]),
+        "last_used_at": iso(row["last_used_at"]),
+        "revoked_at": iso(row["revoked_at"]),
     }

@@ -1,0 +1,119 @@
+"""
+API keys: made once, shown once, looked up by every request.
+
+A key is ``lh_<prefix>_<secret>``: 64 bits that find its row, 256 bits that prove it. The row
+has the SHA-256 of the whole. A slow hash would buy nothing, since nobody can guess 256 random
+bits, and would be paid by every request.
+
+Revoking counts at once: the row is read by each request, and nothing caches it.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import Final
+
+from leasehold import seams
+from leasehold.domain.roles import Role
+from leasehold.domain.specs import Name, Seconds, Spec
+from leasehold.errors import ConflictError, NotFoundError, UnauthenticatedError
+from leasehold.ids import new_id
+from leasehold.orchestrator.jobs import SECOND_US
+from leasehold.store import keys, moves
+from leasehold.store.database import Row, Tx
+
+_FORM: Final = re.compile(r"lh_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+_PREFIX_BYTES: Final = 8
+_SECRET_BYTES: Final = 32
+_NOBODY: Final = "0" * 64
+TOUCH_US: Final = 60 * SECOND_US
+"""`last_used_at` is written once in this time, so that a request mostly only reads."""
+
+
+class KeySpec(Spec):
+    """What a key is to be."""
+
+    name: Name
+    role: Role = Role.VIEWER
+    expires_s: Seconds | None = None
+    """How long it is valid; for ever by default."""
+
+
+def create(tx: Tx, spec: KeySpec, *, tenant_id: str, actor: str) -> tuple[Row, str]:
+    """
+    Make a key; return its row and the key itself, which nobody can show again.
+
+    Raises:
+        ConflictError: A valid key has this name.
+    """
+    if keys.find_valid(tx, spec.name, tenant_id=tenant_id) is not None:
+        raise ConflictError(
+            f"there is a key {spec.name} already; revoke it, or take another name"
+        )
+    prefix = seams.entropy(_PREFIX_BYTES).hex()
+    secret = base64.urlsafe_b64encode(seams.entropy(_SECRET_BYTES)).decode().rstrip("=")
+    key, now = f"lh_{prefix}_{secret}", tx.now()
+    row = keys.insert(
+        tx,
+        {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "name": spec.name,
+            "prefix": prefix,
+            "hash": _hash(key),
+            "role": spec.role.value,
+            "created_at": now,
+            "expires_at": now + int(spec.expires_s * SECOND_US) if spec.expires_s else None,
+        },
+    )
+    _record(tx, "key.created", row, actor)
+    return row, key
+
+
+def revoke(tx: Tx, name: str, *, tenant_id: str, actor: str) -> Row:
+    """
+    Take a key's rights away, from the next request on.
+
+    Raises:
+        NotFoundError: The tenant has no valid key of this name or id.
+    """
+    row = keys.find_valid(tx, name, tenant_id=tenant_id)
+    revoked = keys.revoke(tx, row["id"]) if row else None
+    if revoked is None:
+        raise NotFoundError(f"there is no valid key {name!r}")
+    _record(tx, "key.revoked", revoked, actor)
+    return revoked
+
+
+def authenticate(tx: Tx, key: str) -> Row:
+    """
+    Return the row of a valid key.
+
+    Raises:
+        UnauthenticatedError: It is not one; only its holder is told what became of it.
+    """
+    form = _FORM.fullmatch(key)
+    row = keys.find_by_prefix(tx, form[1]) if form else None
+    # The same work whether there is a row or not: time tells nothing of the prefixes.
+    if not hmac.compare_digest(_hash(key), row["hash"] if row else _NOBODY) or row is None:
+        raise UnauthenticatedError("the API key is not valid")
+    if row["revoked_at"] is not None:
+        raise UnauthenticatedError(f"the API key {row['name']} was revoked")
+    if row["expires_at"] is not None and row["expires_at"] <= row["now_us"]:
+        raise UnauthenticatedError(f"the API key {row['name']} has expired")
+    return row
+
+
+def is_to_be_touched(row: Row) -> bool:
+    """Return whether its use is to be noted (`keys.touch`); most requests need no write."""
+    return row["last_used_at"] is None or row["last_used_at"] <= row["now_us"] - TOUCH_US
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def _record(tx: Tx, event: str, row: Row, actor: str) -> None:
+    data = {"key": row["id"], "name": row["name"], "role": row["role"], "actor": actor}
+    moves.record(tx, (event, data), tenant_id=row["tenant_id"])
