@@ -11,6 +11,7 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     ├── UnauthenticatedError         no key, or one that is not valid
     ├── ForbiddenError               the key is valid, its role may not do this
     ├── TooLargeError                a request is bigger than what is taken
+    ├── SlowRequestError             a request did not come in time
     ├── StoreUnavailableError        the database did not answer
     ├── BrokerUnavailableError       the broker did not answer
     ├── SchemaError                  the database is older or newer than the code
@@ -103,6 +104,12 @@ class TooLargeError(LeaseholdError):
     """A request is bigger than what is taken; says what of it, and the limit."""
 
     code = "too_large"
+
+
+class SlowRequestError(LeaseholdError):
+    """A request did not come in time."""
+
+    code = "slow_request"
 
 
 class HostileTreeError(LeaseholdError):

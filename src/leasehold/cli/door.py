@@ -19,7 +19,7 @@ from leasehold.cli.options import patience
 from leasehold.errors import NotFoundError, StoreUnavailableError
 from leasehold.orchestrator.jobs import Context, Message
 from leasehold.settings import Settings
-from leasehold.store import views
+from leasehold.store import schema, views
 from leasehold.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -59,6 +59,20 @@ def patiently(what: str, call: Callable[[], T], *, patience_s: float) -> T:
                 told = True
             time.sleep(min(pause, left))
             pause = min(pause * 2, _PAUSE_MAX_S)
+
+
+def await_database(found: Settings) -> None:
+    """
+    Wait with patience for a database that does not answer yet.
+
+    Raises:
+        SchemaError: Its schema is older or newer than this program.
+    """
+    database = Database(found.database_address)
+    try:
+        patiently(database.where(), lambda: schema.check(database), patience_s=patience.get())
+    finally:
+        database.close()
 
 
 class Door:

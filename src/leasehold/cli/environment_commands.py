@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs, with_secrets
-from leasehold.errors import BadInputError, ConflictError
+from leasehold.errors import BadInputError
 
 group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
 _FIELDS: Final = {
@@ -166,7 +166,7 @@ def create(
     with enter() as door:
         row = door.write(
             "environment.create",
-            lambda tx: submit.create_environment(tx, spec, tenant_id=TENANT),
+            lambda tx: submit.create_environment(tx, spec, tenant_id=TENANT, actor="cli"),
             repeatable=False,
         )
     if as_json:
@@ -206,28 +206,14 @@ def archive(
     from leasehold.cli import output
     from leasehold.cli.codes import say
     from leasehold.cli.door import enter
-    from leasehold.domain.lifecycle import EnvironmentStatus
-    from leasehold.store import environments, leases, moves, views
-    from leasehold.store.database import Row, Tx
+    from leasehold.orchestrator import archiving
+    from leasehold.store import views
 
-    to = EnvironmentStatus.ACTIVE if undo else EnvironmentStatus.ARCHIVED
-
-    def work(tx: Tx) -> Row:
-        row = environments.get(tx, name, tenant_id=TENANT)
-        if row["status"] == to:
-            return row
-        moved = moves.move(tx, "environments", row["id"], to, raw=("updated_at = {now}",))
-        if moved is None:
-            raise ConflictError(f"environment {row['name']} was changed meanwhile; look again")
-        event = (f"environment.{to.value}", {"environment": row["name"]})
-        moves.record(tx, event, tenant_id=TENANT)
-        if not undo:
-            for lease_id in views.idle_of(tx, row["id"]):
-                leases.expire_now(tx, lease_id)
-        return moved
-
+    change = archiving.take_up if undo else archiving.archive
     with enter() as door:
-        row = door.write("environment.archive", work)
+        row = door.write(
+            "environment.archive", lambda tx: change(tx, name, tenant_id=TENANT, actor="cli")
+        )
     if as_json:
         output.emit(views.environment_view(row))
     else:
@@ -247,27 +233,17 @@ def delete(
     from leasehold.cli import output
     from leasehold.cli.codes import say
     from leasehold.cli.door import enter
-    from leasehold.store import environments, leases, moves, views
-    from leasehold.store.database import Row, Tx
+    from leasehold.orchestrator import archiving
 
-    def work(tx: Tx) -> Row:
-        row = environments.get(tx, name, tenant_id=TENANT)
-        counts = views.blast_radius(tx, row["id"])
-        if (counts["runs"] or counts["leases"]) and not yes:
-            raise ConflictError(
-                f"environment {row['name']} has {counts['runs']} unfinished runs and"
-                f" {counts['leases']} live leases; archive it, or delete it with --yes:"
-                " queued runs fail, what runs goes on, its leases are released as ever"
-            )
-        for lease_id in views.idle_of(tx, row["id"]):
-            leases.expire_now(tx, lease_id)
-        event = ("environment.deleted", {"environment": row["name"]})
-        moves.record(tx, event, tenant_id=TENANT)
-        environments.delete(tx, row["id"])
-        return row | counts
-
+    consent = None if yes else "--yes"
     with enter() as door:
-        row = door.write("environment.delete", work, repeatable=False)
+        row = door.write(
+            "environment.delete",
+            lambda tx: archiving.delete(
+                tx, name, tenant_id=TENANT, actor="cli", consent=consent
+            ),
+            repeatable=False,
+        )
     if as_json:
         counts = {"unfinished_runs": row["runs"], "live_leases": row["leases"]}
         output.emit({"id": row["id"], "name": row["name"], "deleted": True, **counts})

@@ -214,7 +214,10 @@ def retain(lease: LeaseId, *, as_json: AsJson = False) -> None:
     with enter() as door:
         lease_id = door.resolve("lease", lease)
         door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
-        door.write("lease.retain", lambda tx: holding.retain(tx, door.context, lease_id))
+        door.write(
+            "lease.retain",
+            lambda tx: holding.retain(tx, door.context, lease_id, actor="cli"),
+        )
         if footing.is_served(door.settings):
             _await(door, lease_id)
         shape = shape_of(door, lease_id)

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold.cli import (
+    api_command,
     codes,
     environment_commands,
     exec_command,
@@ -120,6 +121,7 @@ for part in (
     fleet_commands,
     insight_commands,
     stack_commands,
+    api_command,
     reconcile_command,
     simulate_command,
 ):

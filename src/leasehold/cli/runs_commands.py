@@ -86,15 +86,9 @@ def list_(
 
 def shape_of(door: "Door", run_id: str) -> "Shape":
     """Return all that is shown of one run."""
-    from leasehold.store import executions, moves, views
+    from leasehold.store import views
 
-    def work(tx: "Tx") -> "Shape":
-        row = views.run_row(tx, run_id)
-        assert row is not None, "runs are never deleted while they are looked at"
-        events = moves.events_of(tx, run_id=run_id)
-        return views.run_view(row, events=events, executions=executions.of_run(tx, run_id))
-
-    return door.read(work)
+    return door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=TENANT))
 
 
 @group.command()
@@ -283,7 +277,7 @@ def retry(
 
         def work(tx: "Tx") -> "Row":
             old = rows.get(tx, run_id, tenant_id=TENANT)
-            return submit.retry(tx, door.context, old, key=new_key)[0]
+            return submit.retry(tx, door.context, old, key=new_key, actor="cli")[0]
 
         new = door.write("retry", work)
         shape = shape_of(door, new["id"])
@@ -304,7 +298,7 @@ def resume(run: RunId, *, as_json: AsJson = False) -> None:
         run_id = door.resolve("run", run)
         door.write(
             "resume",
-            lambda tx: submit.resume(tx, door.context, run_id),
+            lambda tx: submit.resume(tx, door.context, run_id, actor="cli"),
             repeatable=False,
         )
         shape = shape_of(door, run_id)

@@ -215,7 +215,7 @@ def worker(
     from leasehold import settings as knobs
     from leasehold.agent import agent
     from leasehold.agent.agent import report
-    from leasehold.cli.door import settings
+    from leasehold.cli.door import await_database, settings
 
     found = settings()
     log.configure(level=found.log_level, as_json=found.log_json)
@@ -224,7 +224,7 @@ def worker(
         os.environ["LEASEHOLD_ALLOW_FAKE"] = "true"
         found = knobs.load()
     found = _labelled(found, label)
-    _await_database(found)
+    await_database(found)
     plan = agent.Plan(
         processes=processes or found.worker_processes,
         threads=threads or found.worker_threads,
@@ -258,13 +258,13 @@ def clock() -> None:
     import time
 
     from leasehold import bootstrap, log, transport
-    from leasehold.cli.door import settings
+    from leasehold.cli.door import await_database, settings
     from leasehold.ids import new_id
     from leasehold.runtime.ticker import Ticker
 
     found = settings()
     log.configure(level=found.log_level, as_json=found.log_json)
-    _await_database(found)
+    await_database(found)
     app = bootstrap.build(found)
     context = app.context(
         publish=transport.Publisher(transport.make(found)), worker_id=f"clock-{new_id()}"
@@ -279,20 +279,3 @@ def clock() -> None:
     finally:
         ticker.stop()
         app.database.close()
-
-
-def _await_database(found: "Settings") -> None:
-    """Wait with patience for a database that does not answer yet; refuse a wrong schema."""
-    from leasehold.cli import door
-    from leasehold.store import schema
-    from leasehold.store.database import Database
-
-    database = Database(found.database_address)
-    try:
-        door.patiently(
-            database.where(),
-            lambda: schema.check(database),
-            patience_s=patience.get(),
-        )
-    finally:
-        database.close()

@@ -110,6 +110,7 @@ class Place:
             # With a key of our own a submit whose answer was lost may be asked again.
             key=key or f"cli-{new_id()}",
             tenant_id=TENANT,
+            actor="cli",
         )
 
     def _made(self, door: "Door") -> str:

@@ -265,19 +265,32 @@ def parse(kind: type[SpecT], value: Any) -> SpecT:
     try:
         spec = kind.model_validate(value)
     except PydanticError as error:
-        first = error.errors(include_url=False)[0]
-        path = [part for part in first["loc"] if part not in {_TEXT, _REF}]
-        field = ".".join(map(str, path)) or kind.__name__
-        came = "nothing" if first["type"] == "missing" else type(first.get("input")).__name__
-        message = first["msg"].removeprefix("Value error, ")
-        text = f"{field}: {message} (got {came})"
-        if first["type"] == "extra_forbidden":
-            allowed = ", ".join(sorted(_spec_at(kind, first["loc"]).model_fields))
-            text = f"{field}: there is no such field; allowed here: {allowed}"
-        raise BadInputError(text, field=field) from None
+        raise refusal(kind, error.errors(include_url=False)[0]) from None
     _check_sizes(spec)
     _check_variables(spec)
     return spec
+
+
+def refusal(kind: Any, problem: Mapping[str, Any], *, skip: int = 0) -> BadInputError:
+    """
+    Return what pydantic found wrong in our words.
+
+    Args:
+        kind: What was to be built; its fields are named to who gave an unknown one.
+        problem: One of pydantic's errors.
+        skip: How many parts of its path are not of the value itself.
+    """
+    path = tuple(problem["loc"][skip:])
+    field = ".".join(str(part) for part in path if part not in {_TEXT, _REF})
+    field = field or ("body" if skip else kind.__name__)
+    came = "nothing" if problem["type"] == "missing" else type(problem.get("input")).__name__
+    message = problem["msg"].removeprefix("Value error, ")
+    text = f"{field}: {message} (got {came})"
+    if problem["type"] == "extra_forbidden":
+        text = f"{field}: there is no such field"
+        if isinstance(kind, type) and issubclass(kind, Spec):
+            text += f"; allowed here: {', '.join(sorted(_spec_at(kind, path).model_fields))}"
+    return BadInputError(text, field=field)
 
 
 def _spec_at(kind: type[Spec], path: tuple[int | str, ...]) -> type[Spec]:

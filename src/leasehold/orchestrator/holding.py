@@ -142,7 +142,7 @@ def give_back(tx: Tx, context: Context, lease_id: str, *, actor: str) -> Row:
     return _again(tx, lease_id)
 
 
-def retain(tx: Tx, context: Context, lease_id: str) -> Row:
+def retain(tx: Tx, context: Context, lease_id: str, *, actor: str | None = None) -> Row:
     """
     Keep a lease's sandbox for a person: at once if it is idle, else when its run ends.
 
@@ -157,10 +157,14 @@ def retain(tx: Tx, context: Context, lease_id: str) -> Row:
     match LeaseStatus(lease["status"]):
         case LeaseStatus.IDLE:
             moves.move(tx, "leases", lease_id, None, held_until=None)
-            what = leasing.Disposal(ReleaseMode.KEEP, LeaseStatus.RETAINED, "asked for")
+            why = f"asked for by {actor}" if actor else "asked for"
+            what = leasing.Disposal(ReleaseMode.KEEP, LeaseStatus.RETAINED, why)
             _owe_now(tx, context, lease, what)
         case LeaseStatus.ACTIVE | LeaseStatus.ACQUIRING:
             moves.move(tx, "leases", lease_id, None, retain=True)
+            if actor and not lease["retain"]:
+                event = ("lease.retain_requested", {"actor": actor})
+                moves.record(tx, event, tenant_id=lease["tenant_id"], lease_id=lease_id)
         case LeaseStatus.RETAINED:
             pass
         case LeaseStatus.RELEASING if lease["mode"] == ReleaseMode.KEEP:

@@ -52,6 +52,8 @@ class Request:
     key: str | None = None
     tenant_id: str = "default"
     retry_of: str | None = None
+    actor: str | None = None
+    """Who asks, for the history."""
 
     def body_hash(self) -> str:
         """Return what must be equal for the same key to mean the same run."""
@@ -87,7 +89,8 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
             retry_after_s=5.0,
         )
     row = _row(tx, context, request, environment, lease)
-    moves.record(tx, "run.queued", tenant_id=row["tenant_id"], run_id=row["id"])
+    event = ("run.queued", _by(request.actor))
+    moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and not queued and alone:
         spec = request.spec
         admitted = admission.admit_new(tx, context, row, environment=environment, spec=spec)
@@ -179,11 +182,18 @@ def _row(
     }
 
 
+def _by(actor: str | None) -> dict[str, str]:
+    """Return the data of an event: who did it, if that was said."""
+    return {"actor": actor} if actor else {}
+
+
 def _us(seconds: float | None, default: int) -> int:
     return default if seconds is None else int(seconds * SECOND_US)
 
 
-def retry(tx: Tx, context: Context, run: Row, *, key: str | None = None) -> tuple[Row, bool]:
+def retry(
+    tx: Tx, context: Context, run: Row, *, key: str | None = None, actor: str | None = None
+) -> tuple[Row, bool]:
     """
     Submit a new run that names an old one (P8: the old one stays as it is).
 
@@ -198,11 +208,12 @@ def retry(tx: Tx, context: Context, run: Row, *, key: str | None = None) -> tupl
         key=key,
         tenant_id=run["tenant_id"],
         retry_of=run["id"],
+        actor=actor,
     )
     return submit(tx, context, request)
 
 
-def resume(tx: Tx, context: Context, run_id: str) -> Row:
+def resume(tx: Tx, context: Context, run_id: str, *, actor: str | None = None) -> Row:
     """
     Send a parked run back to the queue, its infrastructure attempts forgiven.
 
@@ -229,7 +240,7 @@ def resume(tx: Tx, context: Context, run_id: str) -> Row:
         )
     if row is None:
         raise ConflictError(f"run {run_id} is {run['status']}, not parked")
-    moves.record(tx, "run.queued", tenant_id=row["tenant_id"], run_id=run_id)
+    moves.record(tx, ("run.queued", _by(actor)), tenant_id=row["tenant_id"], run_id=run_id)
     if slots.lock(tx, wait=False):
         admission.admit(tx, context, row)
     tx.after_commit.append(context.nudge)
@@ -238,7 +249,9 @@ def resume(tx: Tx, context: Context, run_id: str) -> Row:
     return after
 
 
-def ensure_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
+def ensure_environment(
+    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
+) -> Row:
     """
     Return the environment of this name, made on first use.
 
@@ -246,10 +259,12 @@ def ensure_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
         BadInputError: No host has ever served its provider; names those that there are.
     """
     row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
-    return row or create_environment(tx, spec, tenant_id=tenant_id)
+    return row or create_environment(tx, spec, tenant_id=tenant_id, actor=actor)
 
 
-def create_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
+def create_environment(
+    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
+) -> Row:
     """
     Save a new environment, its config checked against the advertised schema.
 
@@ -284,7 +299,8 @@ def create_environment(tx: Tx, spec: EnvironmentSpec, *, tenant_id: str) -> Row:
             "updated_at": now,
         },
     )
-    moves.record(tx, ("environment.active", {"environment": spec.name}), tenant_id=tenant_id)
+    event = ("environment.active", {"environment": spec.name, **_by(actor)})
+    moves.record(tx, event, tenant_id=tenant_id)
     return runs.decoded(row)
 
 

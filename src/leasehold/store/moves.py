@@ -140,14 +140,21 @@ def flush(tx: Tx) -> None:
 
 
 def events_of(
-    tx: Tx, *, run_id: str | None = None, lease_id: str | None = None, limit: int = 1000
+    tx: Tx,
+    *,
+    run_id: str | None = None,
+    lease_id: str | None = None,
+    limit: int = 1000,
+    after: int = 0,
 ) -> list[Row]:
-    """Return the history of a run or a lease, the oldest line first."""
+    """Return the history of a run or a lease, the oldest line first, from an event on."""
     flush(tx)
     column, value = ("run_id", run_id) if run_id else ("lease_id", lease_id)
     rows = tx.all(
-        f"SELECT * FROM events WHERE {column} = :value ORDER BY id LIMIT :limit",
+        f"SELECT * FROM events WHERE {column} = :value AND id > :after"
+        " ORDER BY id LIMIT :limit",
         value=value,
+        after=after,
         limit=limit,
     )
     for row in rows:

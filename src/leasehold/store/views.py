@@ -11,6 +11,9 @@ from typing import Any, Final
 
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
 from leasehold.domain.specs import SETUP
+from leasehold.errors import NotFoundError
+from leasehold.store import executions as starts
+from leasehold.store import moves
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded
@@ -64,9 +67,18 @@ def run_rows(
     environment: str | None = None,
     labels: dict[str, str] | None = None,
     limit: int = 100,
+    after: tuple[int, str] | None = None,
 ) -> list[Row]:
-    """List runs with their environments' names, the newest first."""
+    """
+    List runs with their environments' names, the newest first.
+
+    Args:
+        after: `created_at` and id of the last one that was seen; newer runs move no page.
+    """
     where, params = ["r.tenant_id = :tenant"], {"tenant": tenant_id, "limit": limit}
+    if after is not None:
+        where.append("(r.created_at, r.id) < (:after_at, :after_id)")
+        params |= {"after_at": after[0], "after_id": after[1]}
     if statuses:
         names, more = numbered("s", list(statuses))
         where.append(f"r.status IN ({names})")
@@ -129,6 +141,20 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "executions": [execution_view(item) for item in executions],
         "events": [event_view(item) for item in events],
     }
+
+
+def whole_run(tx: Tx, run_id: str, *, tenant_id: str) -> Shape:
+    """
+    Return all that is shown of one run.
+
+    Raises:
+        NotFoundError: There is none, or it belongs to another tenant.
+    """
+    row = run_row(tx, run_id)
+    if row is None or row["tenant_id"] != tenant_id:
+        raise NotFoundError(f"there is no run {run_id}")
+    events = moves.events_of(tx, run_id=run_id)
+    return run_view(row, events=events, executions=starts.of_run(tx, run_id))
 
 
 def run_line(row: Row) -> Shape:
@@ -200,10 +226,19 @@ def executions_from(tx: Tx, run_id: str, *, number: int) -> list[Row]:
 
 
 def lease_rows(
-    tx: Tx, *, tenant_id: str, statuses: Sequence[str] = (), live: bool = False, limit: int
+    tx: Tx,
+    *,
+    tenant_id: str,
+    statuses: Sequence[str] = (),
+    live: bool = False,
+    limit: int,
+    before: int | None = None,
 ) -> list[Row]:
-    """List leases, the newest first."""
+    """List leases, the newest first; `before` is the number of the last one that was seen."""
     where, params = ["tenant_id = :tenant"], {"tenant": tenant_id, "limit": limit}
+    if before is not None:
+        where.append("number < :before")
+        params["before"] = before
     if statuses:
         names, more = numbered("s", list(statuses))
         where.append(f"status IN ({names})")

@@ -1,0 +1,1 @@
+"""The REST API: doors of five lines around one call each, for programs."""

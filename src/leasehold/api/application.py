@@ -1,0 +1,49 @@
+"""Puts the routes together; behind the gate, in the envelope."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from leasehold import __version__
+from leasehold.api import answers, health, runs
+from leasehold.api.door import Door
+from leasehold.api.envelope import Envelope
+from leasehold.api.gate import Gate
+
+PREFIX: Final = "/api/v1"
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {"model": answers.Problem, "description": "Refused."},
+    "5XX": {"model": answers.Problem, "description": "A fault of ours."},
+    422: {"model": answers.Problem, "description": "A field is wrong."},
+}
+
+
+def make(door: Door, **limits: Any) -> FastAPI:
+    """Return the application; `limits` are those of `Envelope`."""
+    app = FastAPI(
+        title="Leasehold",
+        version=__version__,
+        description="Durable runs of commands in leased sandboxes.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            HTTPException: answers.of_http,
+            RequestValidationError: answers.of_validation,
+        },
+    )
+    app.state.door = door
+    # For the OpenAPI document only: the gate stands before all routes.
+    described = Depends(HTTPBearer(auto_error=False))
+    api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
+    for part in (runs, health):
+        api.include_router(part.router)
+    app.include_router(api)
+    app.include_router(health.probes)
+    app.add_middleware(Gate, door=door)
+    app.add_middleware(Envelope, **limits)
+    return app

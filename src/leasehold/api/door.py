@@ -1,0 +1,139 @@
+"""
+A request's way into the engine: who asks, and transactions for what they ask.
+
+One `Door` serves a whole process; its database has a connection for every thread that handles
+requests. A message that is not sent costs latency only, as everywhere.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+
+from fastapi import Depends, Request
+
+from leasehold import transport
+from leasehold.bootstrap import App
+from leasehold.domain.roles import Role
+from leasehold.errors import BrokerUnavailableError, ForbiddenError, UnauthenticatedError
+from leasehold.log import get_logger
+from leasehold.orchestrator import keys
+from leasehold.orchestrator.jobs import Message
+from leasehold.settings import Settings
+from leasehold.store import keys as key_rows
+from leasehold.store import schema
+from leasehold.store.database import Tx
+
+T = TypeVar("T")
+log = get_logger(__name__)
+_BEARER: Final = "bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the holder of a key of a tenant."""
+
+    tenant_id: str
+    role: Role
+    key_id: str
+
+    @property
+    def actor(self) -> str:
+        """Return what history calls them."""
+        return f"key:{self.key_id}"
+
+
+class Door:
+    """What routes work with."""
+
+    def __init__(self, app: App) -> None:
+        self._database = app.database
+        self.context = app.context(publish=_Sender(app.settings))
+
+    def read(self, work: Callable[[Tx], T]) -> T:
+        """Do `work` in a transaction that only reads."""
+        with self._database.read() as tx:
+            return work(tx)
+
+    def write(self, name: str, work: Callable[[Tx], T]) -> T:
+        """Do `work` in a transaction that writes."""
+        with self._database.write(f"api.{name}") as tx:
+            return work(tx)
+
+    def check_ready(self) -> None:
+        """
+        Refuse to be sent requests without a database of our schema.
+
+        Raises:
+            StoreUnavailableError: It does not answer.
+            SchemaError: It is older or newer than this program.
+        """
+        schema.check(self._database)
+
+    def authenticate(self, authorization: str) -> Caller:
+        """
+        Return who an `Authorization` header speaks for.
+
+        Raises:
+            UnauthenticatedError: It has no valid key.
+        """
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != _BEARER or not key:
+            raise UnauthenticatedError("send an API key: `Authorization: Bearer lh_…`")
+        row = self.read(lambda tx: keys.authenticate(tx, key))
+        if keys.is_to_be_touched(row):
+            self.write(
+                "key.touch",
+                lambda tx: key_rows.touch(tx, row["id"], after_us=keys.TOUCH_US),
+            )
+        return Caller(row["tenant_id"], Role(row["role"]), row["id"])
+
+
+class _Sender:
+    """Sends messages to the broker that there is now: an embedded one moves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._address: str | None = None
+        self._publisher: transport.Publisher | None = None
+
+    def __call__(self, message: Message) -> bool:
+        publisher = self._current()
+        return publisher is not None and publisher(message)
+
+    def _current(self) -> transport.Publisher | None:
+        try:
+            address = transport.broker_address(self._settings)
+        except BrokerUnavailableError:
+            return None
+        with self._lock:
+            if address != self._address:
+                app = transport.make(self._settings, broker_url=address)
+                self._publisher, self._address = transport.Publisher(app), address
+            return self._publisher
+
+
+def _door(request: Request) -> Door:
+    door: Door = request.app.state.door
+    return door
+
+
+class Needs:
+    """The dependency of a route: its caller, whose role allows it."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def __call__(self, request: Request) -> Caller:
+        caller: Caller = request.state.caller
+        if not caller.role.allows(self.role):
+            has, needs = caller.role.value, self.role.value
+            raise ForbiddenError(f"this key has the role {has}; this needs at least {needs}")
+        return caller
+
+
+TheDoor = Annotated[Door, Depends(_door)]
+Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
+Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]

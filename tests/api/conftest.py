@@ -1,0 +1,40 @@
+"""A served deployment with one worker that offers `fake`, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.served import client_of, make_key, serving
+from command_line import environment, serve
+from leasehold import settings as knobs
+from leasehold.api.serving import Service
+from leasehold.settings import Settings
+from leasehold.store.database import Database
+from store.rows import insert_worker
+
+
+@pytest.fixture
+def settings(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Settings:
+    monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LEASEHOLD_DATABASE_URL", database_url)
+    with database.write("test") as tx:
+        serve(tx, key="fake", host_id=insert_worker(tx)["host_id"])
+        environment(tx, "place")
+    return knobs.load()
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    with serving(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service: Service, database: Database) -> Iterator[httpx.Client]:
+    """A client with an admin's key of the tenant `default`."""
+    with client_of(service, make_key(database)) as client:
+        yield client

@@ -1,0 +1,184 @@
+"""
+Who may do what: every route, for every role, on own and foreign rows, with bad keys.
+
+`MATRIX` states the expected answers. A route without a row there fails, and so does a row
+without a route.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from api.served import client_of, make_key
+from leasehold.api.gate import OPEN
+from leasehold.api.serving import Service
+from leasehold.domain.roles import Role
+from leasehold.store.database import Database, Tx
+from store.rows import insert_lease, insert_run
+
+OTHER: Final = "other"
+OWN: Final = "default"
+Make = Callable[[Tx, str], dict[str, str]]
+COMMANDS: Final = [{"argv": ["true"]}]
+
+
+def nothing(_tx: Tx, _tenant: str) -> dict[str, str]:
+    return {}
+
+
+def run(status: str) -> Make:
+    """Make a run in an environment that there is."""
+
+    def make(tx: Tx, tenant: str) -> dict[str, str]:
+        place = tx.value("SELECT id FROM environments WHERE name = 'place'")
+        row = insert_run(tx, status=status, tenant_id=tenant, environment_id=place)
+        return {"run_id": row["id"]}
+
+    return make
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a route answers: to each role about its own tenant's row, and about another's."""
+
+    viewer: int
+    operator: int
+    admin: int
+    make: Make = nothing
+    """Makes the row that the path names; without one there is nothing foreign to name."""
+
+    body: Any = None
+
+    def of(self, role: Role) -> int:
+        return int(getattr(self, role.value))
+
+
+MATRIX: Final[Mapping[tuple[str, str], Row]] = {
+    ("GET", "/api/v1/openapi.json"): Row(200, 200, 200),
+    ("GET", "/api/v1/version"): Row(200, 200, 200),
+    ("POST", "/api/v1/runs"): Row(
+        403, 201, 201, body={"environment": "place", "commands": COMMANDS}
+    ),
+    ("GET", "/api/v1/runs"): Row(200, 200, 200),
+    ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, run("queued")),
+    ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, run("failed")),
+    ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, run("parked")),
+}
+FOREIGN: Final = 404
+ROUTES: Final = sorted(MATRIX)
+
+
+def routes_of(service: Service) -> Iterator[tuple[str, str]]:
+    for context in iter_route_contexts(service.application.routes):
+        for method in (context.methods or set()) - {"HEAD"}:
+            yield method, str(context.path)
+
+
+def test_every_route_has_its_row_and_every_row_its_route(service: Service) -> None:
+    assert {route for route in routes_of(service) if route[1] not in OPEN} == set(MATRIX)
+
+
+def ask(client: httpx.Client, route: tuple[str, str], ids: Mapping[str, str]) -> httpx.Response:
+    method, path = route
+    body = MATRIX[route].body
+    return client.request(method, path.format(**ids), json=body)
+
+
+def fresh(database: Database, route: tuple[str, str], tenant: str) -> dict[str, str]:
+    with database.write("test") as tx:
+        return MATRIX[route].make(tx, tenant)
+
+
+def everything(database: Database) -> str:
+    with database.read() as tx:
+        tables = ("runs", "leases", "environments", "events")
+        return str([tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables])
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_may_do_what_the_matrix_says(
+    service: Service, database: Database, role: Role
+) -> None:
+    with client_of(service, make_key(database, role)) as client:
+        for route in ROUTES:
+            answer = ask(client, route, fresh(database, route, OWN))
+            assert answer.status_code == MATRIX[route].of(role), (route, answer.text)
+            if answer.status_code == 403:
+                assert answer.json()["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_row_of_another_tenant_is_not_there_and_stays_as_it_is(
+    service: Service, database: Database, role: Role
+) -> None:
+    with client_of(service, make_key(database, role)) as client:
+        make_key(database, tenant=OTHER)
+        for route in ROUTES:
+            ids = fresh(database, route, OTHER)
+            with database.write("test") as tx:
+                shown = {insert_run(tx, tenant_id=OTHER)["id"]}
+                shown.add(insert_lease(tx, status="idle", tenant_id=OTHER)["id"])
+            before = everything(database)
+            answer = ask(client, route, ids)
+            assert not any(row in answer.text for row in shown), route
+            if not ids:
+                continue
+            allowed = MATRIX[route].of(role) != 403
+            assert answer.status_code == (FOREIGN if allowed else 403), (route, answer.text)
+            # It says no more than of a row that is nowhere.
+            nowhere = ask(client, route, dict.fromkeys(ids, "nowhere"))
+            name = next(iter(ids.values()))
+            assert {**answer.json(), "request_id": ""} == {
+                **nowhere.json(),
+                "message": nowhere.json()["message"].replace("nowhere", name),
+                "request_id": "",
+            }
+            assert everything(database) == before, route
+
+
+def bad_keys(database: Database) -> dict[str, str | None]:
+    """Return an `Authorization` header for each way of having no valid key."""
+    key, expired, revoked = (make_key(database, name=f"k{n}") for n in range(3))
+    with database.write("test") as tx:
+        tx.run("UPDATE api_keys SET expires_at = {now} WHERE name = 'k1'")
+        tx.run("UPDATE api_keys SET revoked_at = {now} WHERE name = 'k2'")
+    changed = key[:-1] + ("B" if key[-1] == "A" else "A")
+    return {
+        "none": None,
+        "empty": "",
+        "scheme alone": "Bearer",
+        "no scheme": key,
+        "another scheme": f"Basic {key}",
+        "malformed": "Bearer lh_nonsense",
+        "unknown": f"Bearer lh_{'0' * 16}_{'A' * 43}",
+        "another secret": f"Bearer {changed}",
+        "two": f"Bearer {key} {key}",
+        "expired": f"Bearer {expired}",
+        "revoked": f"Bearer {revoked}",
+    }
+
+
+def test_without_a_valid_key_nothing_is_told_of_any_path(
+    service: Service, database: Database
+) -> None:
+    paths = [*ROUTES, ("GET", "/api/v1/nowhere"), ("DELETE", "/api/v1/version"), ("GET", "/")]
+    with client_of(service, None) as client:
+        for kind, header in bad_keys(database).items():
+            headers = {} if header is None else {"Authorization": header}
+            for method, path in paths:
+                answer = client.request(method, path, headers=headers, content=b"{no json")
+                assert answer.status_code == 401, (kind, method, path)
+                assert answer.json()["code"] == "unauthenticated"
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_who_asks_for_our_health_needs_no_key(service: Service) -> None:
+    with client_of(service, None) as client:
+        for path in OPEN:
+            assert client.get(path).status_code == 200
