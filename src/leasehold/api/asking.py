@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 from fastapi import Header, Path
@@ -13,6 +14,7 @@ from leasehold.domain.specs import Text
 from leasehold.errors import BadInputError
 
 MAX_PAGE: Final = 500
+MAX_DEPTH: Final = 64
 _ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
 
 RunId = Annotated[str, Path(pattern=_ID)]
@@ -71,10 +73,19 @@ class LeaseFilters(Page):
     """Only those that are not over."""
 
 
-def whole_text(value: Any) -> Any:
-    """Refuse halves of characters (``"\\ud800"``), which JSON can say and no database takes."""
+def decent(value: Any) -> Any:
+    """
+    Refuse what JSON can say and nothing behind us takes.
+
+    That is halves of characters (``"\\ud800"``), and nesting in which whoever walks would fall.
+    """
     if isinstance(value, bytes):
         return value  # no JSON came; the field says so
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item)]
+    if level:
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -82,7 +93,13 @@ def whole_text(value: Any) -> Any:
     return value
 
 
-WholeText: Final = BeforeValidator(whole_text)
+def _children(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict):
+        return item.values()
+    return item if isinstance(item, list) else ()
+
+
+Decent: Final = BeforeValidator(decent)
 
 
 def cursor(*place: Any) -> str:

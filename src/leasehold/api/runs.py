@@ -7,11 +7,11 @@ from pydantic import Field
 
 from leasehold.api.answers import Answer
 from leasehold.api.asking import (
+    Decent,
     Filters,
     IdempotencyKey,
     RunFilters,
     RunId,
-    WholeText,
     cursor,
     place,
 )
@@ -59,7 +59,7 @@ class EventFilters(Filters):
 
 @router.post("", status_code=201)
 def create(
-    body: Annotated[RunRequest, WholeText],
+    body: Annotated[RunRequest, Decent],
     caller: Operator,
     door: TheDoor,
     idempotency_key: IdempotencyKey = None,

@@ -12,7 +12,6 @@ from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
     from leasehold.cli.door import Door
-    from leasehold.store.database import Tx
     from leasehold.store.views import Shape
 
 group = typer.Typer(no_args_is_help=True, help="The rights to use sandboxes.")
@@ -82,13 +81,9 @@ def _cleanup(shape: "Shape") -> str | None:
 
 def shape_of(door: "Door", lease_id: str) -> "Shape":
     """Return all that is shown of one lease."""
-    from leasehold.store import leases, moves, views
+    from leasehold.store import views
 
-    def work(tx: "Tx") -> "Shape":
-        row = leases.get(tx, lease_id, tenant_id=TENANT)
-        return views.lease_view(row, events=moves.events_of(tx, lease_id=lease_id))
-
-    return door.read(work)
+    return door.read(lambda tx: views.whole_lease(tx, lease_id, tenant_id=TENANT))
 
 
 @group.command()

@@ -13,7 +13,7 @@ from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
-from leasehold.store import moves
+from leasehold.store import leases, moves
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded
@@ -285,6 +285,17 @@ def lease_view(row: Row, *, events: Sequence[Row] | None = None) -> Shape:
     if events is not None:
         shape["events"] = [event_view(item) for item in events]
     return shape
+
+
+def whole_lease(tx: Tx, lease_id: str, *, tenant_id: str) -> Shape:
+    """
+    Return all that is shown of one lease.
+
+    Raises:
+        NotFoundError: There is none, or it belongs to another tenant.
+    """
+    row = leases.get(tx, lease_id, tenant_id=tenant_id)
+    return lease_view(row, events=moves.events_of(tx, lease_id=lease_id))
 
 
 def environment_view(row: Row) -> Shape:

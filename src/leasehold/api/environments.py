@@ -1,0 +1,111 @@
+"""``/environments``: the named places where work may run."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from leasehold.api.answers import Answer
+from leasehold.api.asking import Decent, EnvironmentName, Filters
+from leasehold.api.door import Admin, Caller, TheDoor, Viewer
+from leasehold.domain import restricting
+from leasehold.domain.lifecycle import EnvironmentStatus
+from leasehold.domain.specs import EnvironmentSpec, Text, parse
+from leasehold.orchestrator import archiving, submit
+from leasehold.store import environments, views
+from leasehold.store.database import Row, Tx
+from leasehold.store.views import Shape
+
+router = APIRouter(prefix="/environments", tags=["environments"])
+
+
+class EnvironmentFilters(Filters):
+    status: EnvironmentStatus | None = None
+    provider: Text | None = None
+
+
+class Consent(Filters):
+    force: bool = False
+    """Delete it although runs are not over or leases live in it."""
+
+
+def _shape(row: Row, caller: Caller) -> Shape:
+    return restricting.environment(views.environment_view(row), caller.role)
+
+
+@router.post("", status_code=201)
+def create(body: Annotated[EnvironmentSpec, Decent], caller: Admin, door: TheDoor) -> Answer:
+    """Save a new environment; its config is checked against the provider's schema."""
+    spec = parse(EnvironmentSpec, body.model_dump(exclude_unset=True))
+    tenant, actor = caller.tenant_id, caller.actor
+    row = door.write(
+        "environment.create",
+        lambda tx: submit.create_environment(tx, spec, tenant_id=tenant, actor=actor),
+    )
+    place = {"Location": f"/api/v1/environments/{spec.name}"}
+    return Answer(_shape(row, caller), status_code=201, headers=place)
+
+
+@router.get("")
+def list_(
+    asked: Annotated[EnvironmentFilters, Query()], caller: Viewer, door: TheDoor
+) -> Answer:
+    """List all environments, by name."""
+    rows = door.read(lambda tx: environments.page(tx, tenant_id=caller.tenant_id))
+    items = [
+        _shape(row, caller)
+        for row in rows
+        if asked.status in {None, row["status"]} and asked.provider in {None, row["provider"]}
+    ]
+    return Answer({"items": items, "next": None})
+
+
+@router.get("/{name}")
+def get(name: EnvironmentName, caller: Viewer, door: TheDoor) -> Answer:
+    """Return an environment and how much is under way in it."""
+
+    def work(tx: Tx) -> Shape:
+        row = environments.get(tx, name, tenant_id=caller.tenant_id)
+        counts = views.blast_radius(tx, row["id"])
+        return _shape(row, caller) | {
+            "unfinished_runs": counts["runs"],
+            "live_leases": counts["leases"],
+        }
+
+    return Answer(door.read(work))
+
+
+@router.post("/{name}/archive")
+def archive(name: EnvironmentName, caller: Admin, door: TheDoor) -> Answer:
+    """Take no new runs in it; what runs goes on, idle leases end."""
+    tenant, actor = caller.tenant_id, caller.actor
+    row = door.write(
+        "environment.archive",
+        lambda tx: archiving.archive(tx, name, tenant_id=tenant, actor=actor),
+    )
+    return Answer(_shape(row, caller))
+
+
+@router.post("/{name}/unarchive")
+def unarchive(name: EnvironmentName, caller: Admin, door: TheDoor) -> Answer:
+    """Take runs in it again."""
+    tenant, actor = caller.tenant_id, caller.actor
+    row = door.write(
+        "environment.unarchive",
+        lambda tx: archiving.take_up(tx, name, tenant_id=tenant, actor=actor),
+    )
+    return Answer(_shape(row, caller))
+
+
+@router.delete("/{name}")
+def delete(
+    name: EnvironmentName, asked: Annotated[Consent, Query()], caller: Admin, door: TheDoor
+) -> Answer:
+    """Delete it; with runs or leases in it only with `force`, and 409 says how many."""
+    tenant, actor = caller.tenant_id, caller.actor
+    consent = None if asked.force else "?force=true"
+    row = door.write(
+        "environment.delete",
+        lambda tx: archiving.delete(tx, name, tenant_id=tenant, actor=actor, consent=consent),
+    )
+    counts = {"unfinished_runs": row["runs"], "live_leases": row["leases"]}
+    return Answer({"id": row["id"], "name": row["name"], "deleted": True, **counts})

@@ -1,0 +1,70 @@
+"""``/leases``: the rights to use sandboxes."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from leasehold.api.answers import Answer
+from leasehold.api.asking import LeaseFilters, LeaseId, cursor, place
+from leasehold.api.door import Caller, Operator, TheDoor, Viewer
+from leasehold.domain import restricting
+from leasehold.orchestrator import holding
+from leasehold.store import leases, views
+from leasehold.store.database import Tx
+from leasehold.store.views import Shape
+
+router = APIRouter(prefix="/leases", tags=["leases"])
+
+
+@router.get("")
+def list_(asked: Annotated[LeaseFilters, Query()], caller: Viewer, door: TheDoor) -> Answer:
+    """List leases, the newest first; leases that come meanwhile move no page."""
+    after = place(asked.cursor, int)
+    rows = door.read(
+        lambda tx: views.lease_rows(
+            tx,
+            tenant_id=caller.tenant_id,
+            statuses=[status.value for status in asked.status],
+            live=asked.live,
+            limit=asked.limit,
+            before=after[0] if after else None,
+        )
+    )
+    following = cursor(rows[-1]["number"]) if len(rows) == asked.limit else None
+    items = [restricting.lease(views.lease_view(row), caller.role) for row in rows]
+    return Answer({"items": items, "next": following})
+
+
+def _whole(tx: Tx, lease_id: str, caller: Caller) -> Shape:
+    shape = views.whole_lease(tx, lease_id, tenant_id=caller.tenant_id)
+    return restricting.lease(shape, caller.role)
+
+
+@router.get("/{lease_id}")
+def get(lease_id: LeaseId, caller: Viewer, door: TheDoor) -> Answer:
+    """Return a lease with its history."""
+    return Answer(door.read(lambda tx: _whole(tx, lease_id, caller)))
+
+
+@router.post("/{lease_id}/release")
+def release(lease_id: LeaseId, caller: Operator, door: TheDoor) -> Answer:
+    """Give a lease back, a retained one too: its sandbox is destroyed."""
+
+    def work(tx: Tx) -> Shape:
+        leases.get(tx, lease_id, tenant_id=caller.tenant_id)
+        holding.give_back(tx, door.context, lease_id, actor=caller.actor)
+        return _whole(tx, lease_id, caller)
+
+    return Answer(door.write("lease.release", work))
+
+
+@router.post("/{lease_id}/retain")
+def retain(lease_id: LeaseId, caller: Operator, door: TheDoor) -> Answer:
+    """Keep a lease's sandbox: at once if it is idle, else when its run ends."""
+
+    def work(tx: Tx) -> Shape:
+        leases.get(tx, lease_id, tenant_id=caller.tenant_id)
+        holding.retain(tx, door.context, lease_id, actor=caller.actor)
+        return _whole(tx, lease_id, caller)
+
+    return Answer(door.write("lease.retain", work))
