@@ -77,7 +77,7 @@ def decent(value: Any) -> Any:
     """
     Refuse what JSON can say and nothing behind us takes.
 
-    That is halves of characters (``"\\ud800"``), and nesting in which whoever walks would fall.
+    That is halves of characters (``"\\ud800"``), NaN, and nesting in which recursion ends.
     """
     if isinstance(value, bytes):
         return value  # no JSON came; the field says so
@@ -87,9 +87,11 @@ def decent(value: Any) -> Any:
     if level:
         raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError("must be text of whole characters; half of one came") from None
+    except ValueError:
+        raise ValueError("must be JSON: NaN and Infinity are no numbers in it") from None
     return value
 
 
