@@ -152,7 +152,8 @@ def test_a_fault_of_ours_shows_an_id_and_no_trace(
 
     service.application.state.door.read = broken
     with client_of(service, None) as stranger:
-        headers = {"Authorization": "Bearer lh_x", "X-Request-ID": "find-me"}
+        key = f"lh_{'0' * 16}_{'A' * 43}"
+        headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "find-me"}
         answer = stranger.get(RUNS, headers=headers)
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal"

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import httpx
@@ -12,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.served import client_of, make_key
+from command_line import serve
 from leasehold.api.serving import Service
 from leasehold.domain.specs import EnvironmentSpec, RunSpec
+from leasehold.store import hosts
 from leasehold.store.database import Database
 
 EXAMPLES: Final = 150
@@ -92,22 +95,34 @@ def clients(service: Service, database: Database) -> Iterator[list[httpx.Client]
         yield [a, b, c, d]
 
 
+def at_once(clients: list[httpx.Client], path: str, **sent: Any) -> list[int]:
+    """Let all clients post the same at the same time; return the statuses, in order."""
+    together = threading.Barrier(len(clients))
+
+    def send(client: httpx.Client) -> int:
+        together.wait()
+        return client.post(f"/api/v1/{path}", **sent).status_code
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        return sorted(threads.map(send, clients))
+
+
+def test_one_name_asked_for_by_many_at_once_is_one_environment(
+    clients: list[httpx.Client], database: Database
+) -> None:
+    with database.write("test") as tx:
+        serve(tx, key="local", host_id=hosts.hosts(tx)[0]["id"])
+    for number in range(5):
+        place = {"name": f"e{number}", "provider": "fake"}
+        assert at_once(clients, "environments", json=place) == [201, 409, 409, 409]
+    # The default place is made by the first, and used by all.
+    run = {"commands": [{"argv": ["true"]}]}
+    assert at_once(clients, "runs", json=run) == [201] * 4
+
+
 def test_one_key_sent_by_many_at_once_makes_one_run(clients: list[httpx.Client]) -> None:
     body = {"environment": "place", "commands": [{"argv": ["true"]}]}
-    together = threading.Barrier(len(clients))
-    answers: list[httpx.Response] = []
-
-    def send(client: httpx.Client) -> None:
-        together.wait()
-        for number in range(5):
-            headers = {"Idempotency-Key": f"k{number}"}
-            answers.append(client.post("/api/v1/runs", json=body, headers=headers))
-
-    threads = [threading.Thread(target=send, args=(client,)) for client in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    statuses = sorted(answer.status_code for answer in answers)
-    assert statuses == [200] * 15 + [201] * 5
-    assert len({answer.json()["id"] for answer in answers}) == 5
+    for number in range(5):
+        headers = {"Idempotency-Key": f"k{number}"}
+        assert at_once(clients, "runs", json=body, headers=headers) == [200, 200, 200, 201]
+    assert len(clients[0].get("/api/v1/runs").json()["items"]) == 5

@@ -80,6 +80,7 @@ class Door:
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != _BEARER or not key:
             raise UnauthenticatedError("send an API key: `Authorization: Bearer lh_…`")
+        keys.check_form(key)
         row = self.read(lambda tx: keys.authenticate(tx, key))
         if keys.is_to_be_touched(row):
             self.write(

@@ -44,8 +44,7 @@ def api(
         typer.echo(service.url)
         say("ready; `leasehold keys create NAME --role operator` makes a key")
     if not _is_loopback(host):
-        say(f"{host} is not the loopback: keys go over the wire in clear text unless a proxy"
-            " before it speaks TLS")  # fmt: skip
+        say(f"{host} is not the loopback: without a TLS proxy, keys go in clear text")
     service.serve()
 
 

@@ -27,6 +27,7 @@ _FORM: Final = re.compile(r"lh_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _PREFIX_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _NOBODY: Final = "0" * 64
+_NOT_VALID: Final = "the API key is not valid"
 TOUCH_US: Final = 60 * SECOND_US
 """`last_used_at` is written once in this time, so that a request mostly only reads."""
 
@@ -86,6 +87,19 @@ def revoke(tx: Tx, name: str, *, tenant_id: str, actor: str) -> Row:
     return revoked
 
 
+def check_form(key: str) -> str:
+    """
+    Return a key's prefix; what cannot be a key is not worth a look into the database.
+
+    Raises:
+        UnauthenticatedError: It cannot be one.
+    """
+    form = _FORM.fullmatch(key)
+    if form is None:
+        raise UnauthenticatedError(_NOT_VALID)
+    return form[1]
+
+
 def authenticate(tx: Tx, key: str) -> Row:
     """
     Return the row of a valid key.
@@ -93,11 +107,10 @@ def authenticate(tx: Tx, key: str) -> Row:
     Raises:
         UnauthenticatedError: It is not one; only its holder is told what became of it.
     """
-    form = _FORM.fullmatch(key)
-    row = keys.find_by_prefix(tx, form[1]) if form else None
+    row = keys.find_by_prefix(tx, check_form(key))
     # The same work whether there is a row or not: time tells nothing of the prefixes.
     if not hmac.compare_digest(_hash(key), row["hash"] if row else _NOBODY) or row is None:
-        raise UnauthenticatedError("the API key is not valid")
+        raise UnauthenticatedError(_NOT_VALID)
     if row["revoked_at"] is not None:
         raise UnauthenticatedError(f"the API key {row['name']} was revoked")
     if row["expires_at"] is not None and row["expires_at"] <= row["now_us"]:
@@ -111,7 +124,7 @@ def is_to_be_touched(row: Row) -> bool:
 
 
 def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _record(tx: Tx, event: str, row: Row, actor: str) -> None:

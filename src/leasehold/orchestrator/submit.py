@@ -259,6 +259,9 @@ def ensure_environment(
         BadInputError: No host has ever served its provider; names those that there are.
     """
     row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
+    if row is None:
+        slots.lock(tx, wait=True)  # of two that see none, one makes it
+        row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
     return row or create_environment(tx, spec, tenant_id=tenant_id, actor=actor)
 
 
@@ -272,6 +275,7 @@ def create_environment(
         ConflictError: The name is taken.
         BadInputError: The provider is unknown, or the config does not fit its schema.
     """
+    slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(f"environment {spec.name} exists already")
     there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
