@@ -47,7 +47,14 @@ def test_a_stranger_with_curl_and_the_page_comes_to_its_end(live: Live, url: str
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout.partition("--- ")[2]
-    for words in ("\n3\nhello\noops\n", "hell", '"name":"run.', "retained", "releasing"):
+    for words in (
+        "\n3\nhello\noops\n",
+        "hell",
+        '"name":"run.',
+        "retained",
+        "releasing",
+        "first\nsecond\n",
+    ):
         assert words in said, said
     (shown,) = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     answers = [json.loads(line) for line in said.splitlines() if "docs-1" in line]

@@ -21,7 +21,7 @@ from leasehold.domain.specs import EnvironmentSpec
 from leasehold.ids import new_id
 from leasehold.orchestrator import submit
 from leasehold.store.database import Database, Tx
-from store.rows import insert_lease, insert_run
+from store.rows import insert_key, insert_lease, insert_run
 
 OTHER: Final = "other"
 OWN: Final = "default"
@@ -53,6 +53,10 @@ def place(tx: Tx, tenant: str) -> dict[str, str]:
 
 def lease(tx: Tx, tenant: str) -> dict[str, str]:
     return {"lease_id": insert_lease(tx, status="idle", tenant_id=tenant)["id"]}
+
+
+def key(tx: Tx, tenant: str) -> dict[str, str]:
+    return {"key": insert_key(tx, tenant_id=tenant)["id"]}
 
 
 PROVIDER: Final = {"key": "fake"}
@@ -101,6 +105,7 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/api/v1/environments/{name}/unarchive"): Row(403, 403, 200, place),
     ("DELETE", "/api/v1/environments/{name}"): Row(403, 403, 200, place),
     ("GET", "/api/v1/leases"): Row(200, 200, 200),
+    ("POST", "/api/v1/leases"): Row(403, 201, 201, body={"environment": "place"}),
     ("GET", "/api/v1/leases/{lease_id}"): Row(200, 200, 200, lease),
     ("POST", "/api/v1/leases/{lease_id}/release"): Row(403, 200, 200, lease),
     ("POST", "/api/v1/leases/{lease_id}/retain"): Row(403, 200, 200, lease),
@@ -108,6 +113,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/providers/{key}"): Row(200, 200, 200, provider),
     ("GET", "/api/v1/workers"): Row(200, 200, 200),
     ("GET", "/api/v1/hosts"): Row(200, 200, 200),
+    ("GET", "/api/v1/keys"): Row(403, 403, 200),
+    ("POST", "/api/v1/keys"): Row(403, 403, 201, body={"name": "another"}),
+    ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, key),
 }
 FOREIGN: Final = 404
 ROUTES: Final = sorted(MATRIX)
@@ -136,8 +144,11 @@ def fresh(database: Database, route: tuple[str, str], tenant: str) -> dict[str, 
 
 def everything(database: Database) -> str:
     with database.read() as tx:
+        # Not the keys as a whole: those of who asks are used.
         tables = ("runs", "leases", "environments", "events")
-        return str([tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables])
+        rows = [tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables]
+        revoked = tx.all("SELECT id, revoked_at FROM api_keys ORDER BY id")
+        return str([*rows, revoked])
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -163,6 +174,7 @@ def test_a_row_of_another_tenant_is_not_there_and_stays_as_it_is(
             with database.write("test") as tx:
                 shown = {insert_run(tx, tenant_id=OTHER)["id"]}
                 shown.add(insert_lease(tx, status="idle", tenant_id=OTHER)["id"])
+                shown.add(insert_key(tx, tenant_id=OTHER)["id"])
             before = everything(database)
             answer = ask(client, route, ids)
             assert not any(row in answer.text for row in shown), route

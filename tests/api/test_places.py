@@ -122,6 +122,38 @@ def test_a_viewer_sees_names_of_a_config_and_nobody_values_of_variables(
             assert '"image":"***"' in seen
 
 
+def test_a_lease_is_made_to_be_held(client: httpx.Client) -> None:
+    made = client.post(LEASES, json={"environment": "place", "ttl_s": "10m"})
+    assert made.status_code == 201, made.text
+    lease = made.json()
+    assert (lease["status"], lease["environment"]) == ("acquiring", "place")
+    assert lease["held_until"] is not None
+    assert client.get(made.headers["Location"]).json()["id"] == lease["id"]
+    run = {"lease_id": lease["id"], "commands": [{"argv": ["true"]}]}
+    assert client.post("/api/v1/runs", json=run).status_code == 201
+    refused(client.post(LEASES, json={"environment": "place", "ttl_s": 0}), 422, "ttl_s")
+    refused(client.post(LEASES, json={"environment": "nowhere"}), 404)
+    client.post(f"{ENVIRONMENTS}/place/archive")
+    assert "archived" in refused(client.post(LEASES, json={"environment": "place"}), 409)
+
+
+def test_an_admin_makes_lists_and_revokes_keys(client: httpx.Client, service: Service) -> None:
+    made = client.post("/api/v1/keys", json={"name": "ci", "role": "operator"})
+    assert made.status_code == 201, made.text
+    key = made.json()["key"]
+    with client_of(service, key) as operator:
+        assert operator.get("/api/v1/version").status_code == 200
+        assert operator.get("/api/v1/keys").status_code == 403
+        listed = client.get("/api/v1/keys")
+        assert [item["name"] for item in listed.json()["items"]] == ["ci", "default-admin"]
+        assert key.rsplit("_", 1)[-1] not in listed.text
+        assert client.delete("/api/v1/keys/ci").json()["status"] == "revoked"
+        assert operator.get("/api/v1/version").status_code == 401
+    refused(client.delete("/api/v1/keys/ci"), 404)
+    refused(client.post("/api/v1/keys", json={"name": "ci", "role": "root"}), 422, "role")
+    refused(client.post("/api/v1/keys", json={"name": "default-admin"}), 409)
+
+
 def test_leases_come_in_pages_and_by_status(client: httpx.Client, database: Database) -> None:
     with database.write("test") as tx:
         ids = [insert_lease(tx, status=s)["id"] for s in ("idle", "released", "retained")]

@@ -20,7 +20,9 @@ from leasehold.store import hosts
 from leasehold.store.database import Database
 
 EXAMPLES: Final = 150
-FIELDS: Final = sorted({*RunSpec.model_fields, *EnvironmentSpec.model_fields, "lease_id", "x"})
+FIELDS: Final = sorted(
+    {*RunSpec.model_fields, *EnvironmentSpec.model_fields, "lease_id", "ttl_s"}
+)
 PARAMETERS: Final = ("cursor", "limit", "status", "label", "environment", "after", "offset")
 TEXTS: Final = st.one_of(
     st.text(max_size=8),

@@ -15,12 +15,12 @@ from leasehold.errors import BadInputError
 
 MAX_PAGE: Final = 500
 MAX_DEPTH: Final = 64
-_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
+ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
 
-RunId = Annotated[str, Path(pattern=_ID)]
-LeaseId = Annotated[str, Path(pattern=_ID)]
-EnvironmentName = Annotated[str, Path(pattern=_ID, description="Its name or its id.")]
-ProviderKey = Annotated[str, Path(pattern=_ID)]
+RunId = Annotated[str, Path(pattern=ID)]
+LeaseId = Annotated[str, Path(pattern=ID)]
+EnvironmentName = Annotated[str, Path(pattern=ID, description="Its name or its id.")]
+ProviderKey = Annotated[str, Path(pattern=ID)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

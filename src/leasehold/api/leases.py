@@ -1,5 +1,6 @@
 """``/leases``: the rights to use sandboxes."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -8,12 +9,35 @@ from leasehold.api.answers import Answer
 from leasehold.api.asking import LeaseFilters, LeaseId, cursor, place
 from leasehold.api.door import Caller, Operator, TheDoor, Viewer
 from leasehold.domain import restricting
+from leasehold.domain.specs import Name, Seconds, Spec
 from leasehold.orchestrator import holding
-from leasehold.store import leases, views
+from leasehold.store import environments, leases, views
 from leasehold.store.database import Tx
 from leasehold.store.views import Shape
 
 router = APIRouter(prefix="/leases", tags=["leases"])
+
+
+class LeaseRequest(Spec):
+    """Which sandbox somebody wants to hold, and for how long."""
+
+    environment: Name
+    ttl_s: Seconds = 3600.0
+
+
+@router.post("", status_code=201)
+def create(body: LeaseRequest, caller: Operator, door: TheDoor) -> Answer:
+    """Make a sandbox of one's own: `acquiring` now, `idle` once runs may name it."""
+    hold_for = timedelta(seconds=body.ttl_s)
+
+    def work(tx: Tx) -> Shape:
+        place = environments.get(tx, body.environment, tenant_id=caller.tenant_id)
+        row = holding.hold(tx, door.context, place, hold_for=hold_for)
+        return _whole(tx, row["id"], caller)
+
+    shape = door.write("lease.create", work)
+    place = {"Location": f"/api/v1/leases/{shape['id']}"}
+    return Answer(shape, status_code=201, headers=place)
 
 
 @router.get("")

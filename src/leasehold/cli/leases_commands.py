@@ -100,6 +100,7 @@ def create(
     from leasehold.cli import footing, output, probing
     from leasehold.cli.door import enter
     from leasehold.domain.lifecycle import LeaseStatus
+    from leasehold.orchestrator import holding
     from leasehold.store import environments
 
     hold_for = timedelta(seconds=probing.seconds(ttl, option="--ttl"))
@@ -109,7 +110,7 @@ def create(
         footing.need_stack(door.settings, "a lease")
         lease = door.write(
             "lease.create",
-            lambda tx: probing.create(tx, door, row, hold_for=hold_for),
+            lambda tx: holding.hold(tx, door.context, row, hold_for=hold_for),
             repeatable=False,
         )
         made = probing.until_made(door, lease["id"], wait_s=wait_s)

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from leasehold.cli.door import Door
 from leasehold.cli.options import TENANT
-from leasehold.domain.fingerprint import fingerprint
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
-from leasehold.domain.specs import EnvironmentSpec, parse_duration
+from leasehold.domain.specs import parse_duration
 from leasehold.errors import BadInputError, LeaseholdError
 from leasehold.orchestrator import holding, submit
 from leasehold.store import hosts, leases
-from leasehold.store.database import Row, Tx
+from leasehold.store.database import Row
 from leasehold.store.sql import load
 
 _POLL_S: Final = 0.05
@@ -38,33 +37,6 @@ def seconds(text: str, *, option: str) -> float:
     if not 0 < value < timedelta.max.total_seconds():
         raise BadInputError(f"{option}: must be above zero, got {text}", field=option)
     return value
-
-
-def create(tx: Tx, door: Door, environment: Row, *, hold_for: timedelta) -> Row:
-    """
-    Insert a held lease of an environment.
-
-    Raises:
-        ConflictError: The environment is archived, or no host can take it now.
-    """
-    if environment["status"] != "active":
-        from leasehold.errors import ConflictError
-
-        raise ConflictError(f"environment {environment['name']} is archived")
-    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
-    serving = hosts.served(tx, spec.provider)
-    version = serving[0]["version"] if serving else ""
-    key = fingerprint(
-        tenant_id=environment["tenant_id"],
-        provider=spec.provider,
-        provider_version=version,
-        config=spec.config,
-        secret_versions={},
-        scope=f"environment:{environment['id']}",
-    )
-    return holding.create(
-        tx, door.context, environment, hold_for=hold_for, version=version, key=key
-    )
 
 
 def until_made(door: Door, lease_id: str, *, wait_s: float) -> Row:
@@ -94,7 +66,7 @@ def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
             submit.check_config(schemas[0], config)
         row = door.write(
             "probe",
-            lambda tx: create(tx, door, environment, hold_for=_PROBE_TTL),
+            lambda tx: holding.hold(tx, door.context, environment, hold_for=_PROBE_TTL),
             repeatable=False,
         )
     except LeaseholdError as error:

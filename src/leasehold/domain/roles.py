@@ -14,7 +14,7 @@ class Role(StrEnum):
     """Also creates and ends runs and gives leases back."""
 
     ADMIN = "admin"
-    """Also decides where work may run: environments."""
+    """Also decides where work may run, and who may ask: environments and keys."""
 
     def allows(self, needed: "Role") -> bool:
         """Return whether this role may do what another one may."""

@@ -7,8 +7,10 @@ ends up `idle` with `held_until`, in which it matches no reuse and is never evic
 
 from datetime import timedelta
 
+from leasehold.domain.fingerprint import fingerprint
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
+    EnvironmentStatus,
     LeasePolicy,
     LeaseStatus,
     RunStatus,
@@ -20,9 +22,33 @@ from leasehold.errors import BadInputError, ConflictError
 from leasehold.orchestrator import acquire, admission, leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
 from leasehold.provider.contract import ReleaseMode
-from leasehold.store import leases, moves, runs, secrets, slots
+from leasehold.store import hosts, leases, moves, runs, secrets, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
+
+
+def hold(tx: Tx, context: Context, environment: Row, *, hold_for: timedelta) -> Row:
+    """
+    Make a lease of an environment that somebody holds, with the provider as it is served now.
+
+    Raises:
+        ConflictError: The environment is archived, or no host can take it now.
+        BadInputError: `hold_for` is not above zero.
+    """
+    if environment["status"] != EnvironmentStatus.ACTIVE:
+        raise ConflictError(f"environment {environment['name']} is archived")
+    spec = EnvironmentSpec.model_validate(load(environment["spec"]))
+    serving = hosts.served(tx, spec.provider)
+    version = serving[0]["version"] if serving else ""
+    key = fingerprint(
+        tenant_id=environment["tenant_id"],
+        provider=spec.provider,
+        provider_version=version,
+        config=spec.config,
+        secret_versions={},
+        scope=f"environment:{environment['id']}",
+    )
+    return create(tx, context, environment, hold_for=hold_for, version=version, key=key)
 
 
 def create(
