@@ -76,6 +76,9 @@ class Scenario:
     boots: bool = False
     """Points of the worker's own boot count as well."""
 
+    proof: bool = False
+    """Killed in `make proof`; `make test` tells it once, undisturbed."""
+
     @property
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
