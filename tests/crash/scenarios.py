@@ -27,6 +27,7 @@ from crash.acts import (
     visited,
     visited_idle,
 )
+from crash.copies import copied
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
 
@@ -80,7 +81,10 @@ class Scenario:
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
         return (
-            1 if self.id in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit"} else 0
+            1
+            if self.id
+            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
+            else 0
         )
 
     @property
@@ -196,7 +200,19 @@ def _family(provider: str) -> list[Scenario]:
     ]
 
 
+_COPIED: Final = {
+    "run": Expected(status="failed", code="command_failed"),
+    "copy": Expected(),
+}
+
 _FAKE: Final = [
+    Scenario(
+        name="copy",
+        provider="fake",
+        since="provider.get:before",
+        act=copied("fake"),
+        expect=_COPIED,
+    ),
     Scenario(
         name="lost",
         provider="fake",
@@ -288,6 +304,13 @@ _FAKE: Final = [
 ]
 
 _LOCAL: Final = [
+    Scenario(
+        name="copy",
+        provider="local",
+        since="provider.get:before",
+        act=copied("local", is_file=True),
+        expect=_COPIED,
+    ),
     Scenario(
         name="secret",
         provider="local",
