@@ -1,13 +1,15 @@
 """`leasehold cp` with a real stack and real sandboxes: in, out, and what is refused."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import Live
+from command_line import Live, until
+from leasehold.provider.fake_world import World
 from workspaces import trees
 
 pytestmark = pytest.mark.slow
@@ -18,8 +20,13 @@ PROVIDERS = ("local", "fake_plugin")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A stack whose store takes little; afterwards every promise held."""
     path = tmp_path_factory.mktemp("copies")
-    caps = {"LEASEHOLD_MAX_WORKSPACE_BYTES": "100000", "LEASEHOLD_MAX_ARTIFACT_BYTES": "50000"}
-    with Live(path / "home", **caps) as live:
+    settings = {
+        "LEASEHOLD_MAX_WORKSPACE_BYTES": "100000",
+        "LEASEHOLD_MAX_ARTIFACT_BYTES": "50000",
+        "LEASEHOLD_ALLOW_FAKE": "true",
+        "LEASEHOLD_TIMERS": '{"retry_base": 0.05, "retry_max": 0.1}',
+    }
+    with Live(path / "home", **settings) as live:
         yield live
         assert live.call("verify", "--json").code == 0
         assert live.call("leases", "list", "--live", "--json").json() == []
@@ -197,14 +204,40 @@ def test_what_cannot_be_is_refused_in_plain_words(
 
 def test_a_lease_that_is_busy_or_gone_is_refused(live: Live, tmp_path: Path) -> None:
     run = live.call("run", "-d", "--json", "--", "sleep", "600").json()
-    while not (row := live.call("runs", "show", run["id"], "--json").json())["started_at"]:
-        pass
+
+    def started() -> Any:
+        row = live.call("runs", "show", run["id"], "--json").json()
+        return row if row["started_at"] else None
+
+    row = until("it has begun", started)
     busy = live.call("cp", "-", f"{row['lease_id']}:x", stdin=b"x")
     assert (busy.code, "is at work in lease" in busy.err) == (4, True)
     live.call("runs", "cancel", run["id"])
     live.call("runs", "wait", run["id"])
     gone = live.call("cp", f"{row['lease_id']}:x", str(tmp_path / "x"))
     assert (gone.code, "is gone" in gone.err or "destroyed" in gone.err) == (4, True)
+
+
+def test_a_copy_that_is_interrupted_or_fails_too_often_leaves_the_sandbox(live: Live) -> None:
+    live.call("env", "create", "fake", "--provider", "fake", "--policy", "retain_on_failure")
+    lease = live.call("run", "--env", "fake", "--json", "--", "false").json()["lease_id"]
+    world = World(live.home / "host/sandboxes/fake")
+    world.script(method="put", fail="provider_unavailable", times=3)
+    said = live.call("cp", "-", f"{lease}:x", stdin=b"x")
+    assert said.code == 255
+    assert "cp: given up after 3 tries" in said.err
+    assert shown(live, lease)["status"] == "retained"
+    world.script(method="put", delay_s=3)
+    process = live.start("cp", str(Path(__file__)), f"{lease}:x")
+    until("it is under way", lambda: shown(live, lease)["status"] == "active")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 255, err
+    assert "cancelled" in err
+    assert shown(live, lease)["status"] == "retained"
+    assert live.call("cp", "-", f"{lease}:x", stdin=b"x").code == 0
+    assert live.call("cp", f"{lease}:x", "-").out == "x"
+    live.call("leases", "destroy", lease)
 
 
 def test_usage_is_told(live: Live) -> None:
