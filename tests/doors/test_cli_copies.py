@@ -156,6 +156,8 @@ def test_what_is_hostile_in_a_sandbox_harms_nothing_here(
         ("no-such", "L:x", 2, "'no-such': No such file or directory"),
         ("pipe", "L:x", 2, "neither file nor directory"),
         ("file/", "L:x", 2, "'file/'"),
+        ("file/.", "L:x", 2, "'file/.'"),
+        ("", "L:x", 2, "has no name"),
         ("large", "L:x", 2, "large: more than 100000 bytes"),
         ("larger", "L:x", 2, "more than 100000 bytes, at 'f'"),
         ("file", "L:no/such", 3, "there is no directory 'no' in the sandbox"),
@@ -238,6 +240,37 @@ def test_a_copy_that_is_interrupted_or_fails_too_often_leaves_the_sandbox(live: 
     assert live.call("cp", "-", f"{lease}:x", stdin=b"x").code == 0
     assert live.call("cp", f"{lease}:x", "-").out == "x"
     live.call("leases", "destroy", lease)
+
+
+def test_a_sandbox_that_is_held_is_copied_into_and_stays_held(
+    live: Live, tmp_path: Path
+) -> None:
+    live.call("env", "create", "plain", "--provider", "local")
+    lease = live.call("leases", "create", "--env", "plain", "--ttl", "1h").out.strip()
+    assert live.call("cp", "-", f"{lease}:x", stdin=b"held").code == 0
+    assert live.call("run", "--lease", lease, "--", "cat", "x").out == "held"
+    assert live.call("cp", f"{lease}:", str(tmp_path / "all")).code == 0
+    assert trees.read(tmp_path / "all") == {"x": "held"}
+    assert shown(live, lease)["status"] == "idle"
+    assert live.call("leases", "release", lease).code == 0
+
+
+def test_names_that_are_not_utf8_are_refused(
+    live: Live, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsdecode(b"odd\xff")
+    for name in (odd, "plain"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for paths, words in (
+        ((odd, f"{kept}:x"), "its name is not UTF-8"),
+        ((odd, "plain", f"{kept}:x"), "its name is not UTF-8"),
+        (("plain", f"{kept}:{odd}"), "PATH: must be a path in UTF-8"),
+        ((f"{kept}:{odd}", "here"), "PATH: must be a path in UTF-8"),
+        ((f"{kept}:{'x' * 5000}", "here"), "PATH: must be a path of 1 to 4000"),
+    ):
+        said = live.call("cp", *paths)
+        assert (said.code, words in said.err) == (2, True), said.err
 
 
 def test_usage_is_told(live: Live) -> None:

@@ -114,8 +114,12 @@ def _source(text: str) -> _Source:
         raise BadInputError(f"cp: {text!r}: {why}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise BadInputError(f"cp: {text!r} is neither file nor directory; `-` reads a stream")
-    if text.endswith("/") and not stat.S_ISDIR(mode):
+    if text.endswith(("/", "/.")) and not stat.S_ISDIR(mode):
         raise BadInputError(f"cp: {text!r} is no directory")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInputError(f"cp: {text!r}: its name is not UTF-8") from None
     return _Source(text, path, mode)
 
 
@@ -162,5 +166,3 @@ def _packed(
         return pack_these(sources, spool, limits, home=found.home)
     except BadInputError as error:
         raise BadInputError(f"cp: {error}") from None
-    except UnicodeEncodeError:
-        raise BadInputError("cp: a source's name is not UTF-8") from None

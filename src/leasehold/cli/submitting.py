@@ -41,6 +41,8 @@ _FIELDS: Final = {
     "setup_timeout_s": "--setup-timeout",
     "setup": "--setup",
     "artifacts": "--artifacts",
+    "copy_in.to": "PATH",
+    "copy_out": "PATH",
     "labels": "--label",
     "env": "-e",
     "name": "--provider",

@@ -31,6 +31,7 @@ SETUP: Final = -1
 """The index of the set-up command: before the first."""
 
 MAX_COMMANDS: Final = 100
+MAX_PLACE: Final = 4000
 MAX_ARGV_BYTES: Final = 1024 * 1024
 MAX_STDIN_BYTES: Final = 4 * 1024 * 1024
 MAX_OUTPUT_CAP_BYTES: Final = 1024**3
@@ -74,6 +75,8 @@ def _stays_inside(value: Any) -> Any:
 def _is_a_place(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if not 0 < len(value) <= MAX_PLACE:
+        raise ValueError(f"must be a path of 1 to {MAX_PLACE} characters")
     if "\0" in value or ".." in value.split("/"):
         raise ValueError("must be a path that does not lead upwards: no `..` in it")
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
@@ -89,7 +92,7 @@ Seconds = Annotated[
 ]
 Text = Annotated[str, BeforeValidator(_no_nul)]
 Glob = Annotated[str, BeforeValidator(_stays_inside), Field(min_length=1, max_length=1000)]
-Place = Annotated[str, BeforeValidator(_is_a_place), Field(min_length=1, max_length=4000)]
+Place = Annotated[str, BeforeValidator(_is_a_place)]
 """A path in the sandbox; whether an absolute one is inside, its provider knows."""
 
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
