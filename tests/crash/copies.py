@@ -29,6 +29,12 @@ def _source(cell: Cell, *, is_file: bool) -> dict[str, Any]:
     return {"digest": digest, "bytes": len(_FILE), "name": "file", "is_file": True}
 
 
+def carries(point: str) -> bool:
+    """Return whether a point is one of carrying files; the others are those of any visit."""
+    words = ("get", "put", "unpack", "blob", "seize", "record.execute", "record.heartbeat")
+    return any(word in point for word in words)
+
+
 def copied(provider: str, *, is_file: bool = False) -> Callable[[Engine], bool]:
     """
     A failure keeps its sandbox; a person copies into it and out again, and gives it back.

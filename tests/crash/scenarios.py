@@ -27,7 +27,7 @@ from crash.acts import (
     visited,
     visited_idle,
 )
-from crash.copies import copied
+from crash.copies import carries, copied
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
 
@@ -211,6 +211,7 @@ _FAKE: Final = [
         provider="fake",
         since="provider.get:before",
         act=copied("fake"),
+        only=carries,
         expect=_COPIED,
     ),
     Scenario(
@@ -309,6 +310,7 @@ _LOCAL: Final = [
         provider="local",
         since="provider.get:before",
         act=copied("local", is_file=True),
+        only=carries,
         expect=_COPIED,
     ),
     Scenario(

@@ -187,6 +187,17 @@ def test_a_copy_leaves_the_marks_of_the_workspace_alone(
     assert (box(lab, second["lease_id"]) / "a").read_text() == "2"
 
 
+def test_what_lies_there_is_not_put_again_when_the_command_is_tried_again(
+    lab: House, blobs: Blobs, kept: str
+) -> None:
+    words = "write x changed then exit 1".split()
+    spec: dict[str, Any] = {"commands": [{"argv": words}], "retries": 1}
+    row = copy(lab, kept, copy_in={**file_of(blobs, b"new"), "to": "x"}, **spec)
+    assert (row["code"], len(lab.executions(row["id"]))) == ("command_failed", 2)
+    assert lab.events(row["id"]).count("files.copied") == 1
+    assert (box(lab, kept) / "x").read_text() == "changed\n"
+
+
 def test_a_store_or_provider_that_fails_is_asked_again_for_the_same_place(
     lab: House, blobs: Blobs, kept: str, tmp_path: Path
 ) -> None:
