@@ -190,7 +190,7 @@ def test_a_copy_leaves_the_marks_of_the_workspace_alone(
 def test_what_lies_there_is_not_put_again_when_the_command_is_tried_again(
     lab: House, blobs: Blobs, kept: str
 ) -> None:
-    words = "write x changed then exit 1".split()
+    words = ["write", "x", "changed", "then", "exit", "1"]
     spec: dict[str, Any] = {"commands": [{"argv": words}], "retries": 1}
     row = copy(lab, kept, copy_in={**file_of(blobs, b"new"), "to": "x"}, **spec)
     assert (row["code"], len(lab.executions(row["id"]))) == ("command_failed", 2)
