@@ -27,6 +27,7 @@ from crash.acts import (
     visited,
     visited_idle,
 )
+from crash.copies import carries, copied
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
 
@@ -83,7 +84,10 @@ class Scenario:
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
         return (
-            1 if self.id in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit"} else 0
+            1
+            if self.id
+            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
+            else 0
         )
 
     @property
@@ -199,7 +203,20 @@ def _family(provider: str) -> list[Scenario]:
     ]
 
 
+_COPIED: Final = {
+    "run": Expected(status="failed", code="command_failed"),
+    "copy": Expected(),
+}
+
 _FAKE: Final = [
+    Scenario(
+        name="copy",
+        provider="fake",
+        since="provider.get:before",
+        act=copied("fake"),
+        only=carries,
+        expect=_COPIED,
+    ),
     Scenario(
         name="lost",
         provider="fake",
@@ -291,6 +308,14 @@ _FAKE: Final = [
 ]
 
 _LOCAL: Final = [
+    Scenario(
+        name="copy",
+        provider="local",
+        since="provider.get:before",
+        act=copied("local", is_file=True),
+        only=carries,
+        expect=_COPIED,
+    ),
     Scenario(
         name="secret",
         provider="local",

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from leasehold.cli import (
     codes,
+    cp_command,
     environment_commands,
     exec_command,
     fleet_commands,
@@ -111,6 +112,7 @@ def _seconds(patience: str) -> float:
 for part in (
     run_command,
     exec_command,
+    cp_command,
     runs_commands,
     leases_commands,
     environment_commands,
