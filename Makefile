@@ -34,7 +34,7 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not proof" --ignore=tests/real --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines
 
 proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
 	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines

@@ -268,6 +268,8 @@ RUN_CODES: dict[str, str] = {
     "execution_lost": "the command may have run and its fate is unknown; it is not repeated",
     "workspace_unavailable": "the workspace's files are not to be had",
     "workspace_rejected": "the workspace's files were refused: hostile, or beyond a limit",
+    "path_missing": "what is to be copied into is not in the sandbox",
+    "path_refused": "a directory is in the way of a file that is copied, or the reverse",
     "setup_failed": "the workspace's set-up command failed",
     "setup_timeout": "the workspace's set-up command ran longer than its timeout",
     "infra_exhausted": "the infrastructure failed too often; the run is parked",

@@ -29,8 +29,6 @@ ELSEWHERE: Final = {
     "commit.beat.unsure": "test_lost_answers: only a lost answer leads there",
     "local:forget": "the provider's own tests: the engine forgets with retention",
     "local:kill_supervisor": "the provider's own tests: a supervisor that does not answer",
-    "local:put": "the provider's own tests: files of workspaces",
-    "local:put_aside": "as above",
     "git.clone": "tests/workspaces: a clone is repeated from nothing",
     "commit.clock.unsent": "test_broker: a broker that is away",
     "commit.clock.pace": "tests/time: a wall clock that is set",

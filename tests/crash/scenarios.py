@@ -6,7 +6,7 @@ over. It asks the rows where it stands. `expect` is how the story must end, kill
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from crash.acts import (
@@ -27,6 +27,7 @@ from crash.acts import (
     visited,
     visited_idle,
 )
+from crash.copies import carries, copied
 from crash.harness import Cell, Engine
 from crash.workspace import with_workspace
 
@@ -76,11 +77,17 @@ class Scenario:
     boots: bool = False
     """Points of the worker's own boot count as well."""
 
+    proof: bool = False
+    """Killed in `make proof`; `make test` tells it once, undisturbed."""
+
     @property
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
         return (
-            1 if self.id in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit"} else 0
+            1
+            if self.id
+            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
+            else 0
         )
 
     @property
@@ -196,7 +203,20 @@ def _family(provider: str) -> list[Scenario]:
     ]
 
 
+_COPIED: Final = {
+    "run": Expected(status="failed", code="command_failed"),
+    "copy": Expected(),
+}
+
 _FAKE: Final = [
+    Scenario(
+        name="copy",
+        provider="fake",
+        since="provider.get:before",
+        act=copied("fake"),
+        only=carries,
+        expect=_COPIED,
+    ),
     Scenario(
         name="lost",
         provider="fake",
@@ -289,6 +309,14 @@ _FAKE: Final = [
 
 _LOCAL: Final = [
     Scenario(
+        name="copy",
+        provider="local",
+        since="provider.get:before",
+        act=copied("local", is_file=True),
+        only=carries,
+        expect=_COPIED,
+    ),
+    Scenario(
         name="secret",
         provider="local",
         since="commit.record.acquire:before",
@@ -321,14 +349,23 @@ _LEFT_OUT: Final = {
 }
 """Only what differs from `fake` is told again: the engine below is the same one."""
 
+_IN_PROOF: Final = {
+    *("local-workspace", "local-visit", "local-secret", "local-held", "local-copy"),
+    *("fake_plugin-visit", "fake_plugin-reuse", "fake-visit-cancelled", "fake-visit-idle"),
+}
+"""Long ones, whose like is told of another provider."""
+
 SCENARIOS: Final = [
-    *_family("fake"),
-    *_FAKE,
-    *(
-        story
-        for provider in ("local", "fake_plugin")
-        for story in _family(provider)
-        if story.name not in _LEFT_OUT[provider]
-    ),
-    *_LOCAL,
+    replace(story, proof=story.id in _IN_PROOF)
+    for story in (
+        *_family("fake"),
+        *_FAKE,
+        *(
+            story
+            for provider in ("local", "fake_plugin")
+            for story in _family(provider)
+            if story.name not in _LEFT_OUT[provider]
+        ),
+        *_LOCAL,
+    )
 ]

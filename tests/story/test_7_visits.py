@@ -229,6 +229,19 @@ def test_a_retained_lease_whose_time_ends_during_a_visit_ends_after_it(
     assert house.world.sandboxes() == []
 
 
+def test_a_visit_whose_sandbox_does_not_answer_at_first_is_acquired_before_it_starts(
+    house: House, kept: str
+) -> None:
+    house.world.script(method="inspect", fail="provider_unavailable", times=2)
+    run_id = visit(house, kept, "echo", "hello")
+    seen(house, kept, run_id)
+    assert house.output(run_id) == b"hello\n"
+    steps = [name for name in house.events(run_id) if name.startswith("step.acquire")]
+    failed = ["step.acquire.failed"] * 2
+    assert [n for n in steps if n != "step.acquire.started"] == [*failed, steps[-1]]
+    assert steps[-1] == "step.acquire.finished"
+
+
 def test_a_visit_on_a_host_that_is_lost_before_its_start_leaves_it_retained(
     house: House, kept: str
 ) -> None:

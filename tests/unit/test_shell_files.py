@@ -153,3 +153,12 @@ def test_a_put_that_is_overtaken_while_it_copies_shows_nothing(bench: Bench) -> 
     assert _get(bench, "file") == b"old"
     assert [path.name for path in (bench.path / "work").iterdir()] == ["file"]
     assert not list(bench.control.glob("spool-*"))
+
+
+def test_a_tree_that_does_not_fit_what_is_there_is_refused_for_good(bench: Bench) -> None:
+    (bench.path / "work/a/b").mkdir(parents=True)
+    (bench.path / "work/a/b/mine").write_text("mine")
+    with pytest.raises(ConfigRejectedError, match="does not fit what is there"):
+        _put(bench, ".", _tree((_member("a/b"), b"a file")), tree=True)
+    assert (bench.path / "work/a/b/mine").read_text() == "mine"
+    assert not list(bench.control.glob("spool-*"))

@@ -1,6 +1,7 @@
 """Whatever a tar stream or a line says, nothing outside of the root is touched."""
 
 import io
+import itertools
 import os
 import tarfile
 from pathlib import Path
@@ -119,6 +120,44 @@ def test_noise_is_refused_and_nothing_else_happens(noise: bytes, at: int) -> Non
 def test_a_hostile_tree_never_gets_into_a_sandbox(members: list[Any], why: str) -> None:
     with pytest.raises(HostileTreeError, match=why):
         reading.check(io.BytesIO(archive(members)), LIMITS)
+
+
+def test_a_hard_link_is_the_file_that_it_names_also_below_a_directory() -> None:
+    members = [("a", tarfile.REGTYPE, "", b"x", 0), ("b", tarfile.LNKTYPE, "a", b"", 0)]
+    for below in ("", "deep/er"):
+        gatherer = gathering.Gatherer(PLAN, lambda _source, _digest, _size: None)
+        gatherer.read(io.BytesIO(archive(members)), below=below)
+        found = gatherer.finish().lines.values()
+        assert {(line.kind, line.path.removeprefix("deep/er/")) for line in found} == {
+            ("artifact", "a"),
+            ("artifact", "b"),
+        }
+
+
+def test_of_what_is_taken_whole_links_stay_inside_and_the_rest_is_named() -> None:
+    members = [
+        ("a", tarfile.REGTYPE, "", b"x", 0),
+        ("in", tarfile.SYMTYPE, "a", b"", 0),
+        ("out", tarfile.SYMTYPE, "../x", b"", 0),
+        ("up", tarfile.SYMTYPE, "/etc", b"", 0),
+        ("device", tarfile.CHRTYPE, "", b"", 0),
+        ("new\nline", tarfile.REGTYPE, "", b"x", 0),
+    ]
+    plan = gathering.Plan(whole=True, kept=LIMITS, file_bytes=50_000, stream=LIMITS)
+    gatherer = gathering.Gatherer(plan, lambda _source, _digest, _size: None)
+    gatherer.read(io.BytesIO(archive(members)))
+    found = {(line.kind, line.path): line for line in gatherer.finish().lines.values()}
+    kept = {path for kind, path in found if kind == "artifact"}
+    assert kept == {"a", "in", "new\nline"}
+    assert {path for kind, path in found if kind == "skipped"} == {"out", "up", "device"}
+
+
+def test_a_file_that_never_ends_is_given_up_at_the_cap() -> None:
+    plan = gathering.Plan(whole=True, kept=LIMITS, file_bytes=50_000, stream=LIMITS)
+    gatherer = gathering.Gatherer(plan, lambda _source, _digest, _size: None)
+    gatherer.take("zero", itertools.repeat(bytes(1000)))
+    (line,) = gatherer.finish().lines.values()
+    assert (line.kind, line.reason) == ("skipped", "more than 50000 bytes")
 
 
 def test_a_file_that_claims_terabytes_is_refused_by_its_header() -> None:

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from leasehold.blobs import Blobs
-from leasehold.errors import BadInputError, BlobMissingError, BlobsUnavailableError
+from leasehold.errors import (
+    BadInputError,
+    BlobMissingError,
+    BlobsUnavailableError,
+    HostileTreeError,
+)
 from leasehold.trees import comparing, homing
-from leasehold.trees.packing import pack
+from leasehold.trees.packing import pack, pack_these
 from leasehold.trees.reading import Limits
 from workspaces import trees
 
@@ -71,6 +76,36 @@ def test_a_tree_beyond_a_limit_is_refused(tmp_path: Path) -> None:
     for limits in (Limits(files=1, bytes=100), Limits(files=9, bytes=9)):
         with pytest.raises(BadInputError, match="ignore some"):
             pack(root, io.BytesIO(), limits)
+
+
+def test_what_is_copied_has_everything_in_it_and_the_names_it_is_given(tmp_path: Path) -> None:
+    files = {".gitignore": "*\n", ".git/HEAD": "1", "x": "1", "home/secret-keys": "1"}
+    root = trees.write(tmp_path / "w", {**files, "in": "->x", "out": "->/etc", "up": "->../f"})
+    single = trees.write(tmp_path, {"f": "22"}) / "f"
+    file = io.BytesIO()
+    packed = pack_these({"d": root, "g": single}, file, trees.LIMITS, home=root / "home")
+    file.seek(0)
+    expected = {"d/.gitignore", "d/.git/HEAD", "d/x", "d/in", "g"}
+    assert set(comparing.base_of(file, trees.LIMITS).entries) >= expected
+    assert dict(packed.left_out) == {
+        "d/out": "a link that leads outside (/etc)",
+        "d/home": "the home of an embedded stack",
+    }
+    # Of all that is copied; `d/up` is a link to a place in it that is not there.
+    assert (packed.plain, packed.content_bytes) == (6, 6)
+    bare = io.BytesIO()
+    pack_these({"": root}, bare, trees.LIMITS)
+    bare.seek(0)
+    assert {"x", "home/secret-keys"} <= set(comparing.base_of(bare, trees.LIMITS).entries)
+    with pytest.raises(BadInputError, match=r"^more than 3 bytes, at 'g'$"):
+        pack_these({"f": single, "g": single}, io.BytesIO(), Limits(files=9, bytes=3))
+
+
+def test_a_kept_link_that_leads_outside_is_not_written(tmp_path: Path) -> None:
+    for target in ("/etc", "../x", "a/../.."):
+        with pytest.raises(HostileTreeError, match="leads outside"):
+            homing.write_out(tmp_path, "l", line("l", None, None, link=target), print)
+    assert trees.read(tmp_path) == {}
 
 
 def line(path: str, text: str | None, base: str | None, **more: Any) -> dict[str, Any]:

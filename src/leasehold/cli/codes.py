@@ -26,7 +26,8 @@ NO_EXIT_CODE: Final = 255
 
 TABLE: Final = {
     "0": "it worked; of `run` and `runs wait`: every command ended with 0",
-    "1": "a check found something wrong (verify, reconcile, doctor, db check, env probe, …)",
+    "1": "a check found something wrong (verify, reconcile, doctor, db check, env probe, …);"
+    " of `cp`: not all was copied",
     "2": "bad input or wrong usage",
     "3": "there is no such run, lease, environment, worker, host or provider",
     "4": "conflict: wrong state, name or key taken, or a limit is reached",

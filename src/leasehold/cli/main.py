@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from leasehold.cli import (
     api_command,
     codes,
+    cp_command,
     environment_commands,
     exec_command,
     fleet_commands,
@@ -113,6 +114,7 @@ def _seconds(patience: str) -> float:
 for part in (
     run_command,
     exec_command,
+    cp_command,
     runs_commands,
     leases_commands,
     environment_commands,

@@ -1,5 +1,5 @@
 """
-Submitting what was typed, and following it to its end: what `run` and `exec` share.
+Submitting what was typed, and following it to its end: what `run`, `exec` and `cp` share.
 """
 
 import base64
@@ -41,6 +41,8 @@ _FIELDS: Final = {
     "setup_timeout_s": "--setup-timeout",
     "setup": "--setup",
     "artifacts": "--artifacts",
+    "copy_in.to": "PATH",
+    "copy_out": "PATH",
     "labels": "--label",
     "env": "-e",
     "name": "--provider",
@@ -133,7 +135,7 @@ class Place:
         return name
 
 
-def _submit(door: "Door", request: "Request") -> "Row":
+def submit_run(door: "Door", request: "Request") -> "Row":
     from leasehold.orchestrator import submit
 
     row, _ = door.write("submit", lambda tx: submit.submit(tx, door.context, request))
@@ -148,7 +150,7 @@ def detached(
     from leasehold.store import views
 
     with Door(found) as door:
-        row = _submit(door, place.request(door, spec, key))
+        row = submit_run(door, place.request(door, spec, key))
         shown = door.read(lambda tx: views.run_row(tx, row["id"]))
     assert shown is not None
     if as_json:
@@ -174,7 +176,7 @@ def follow(
     from leasehold.cli.output import ProgressLine
 
     with Door(found) as door:
-        row = _submit(door, place.request(door, spec, key))
+        row = submit_run(door, place.request(door, spec, key))
         collected = _Collected() if as_json else None
         out = collected.stdout if collected else _stream(sys.stdout)
         err = collected.stderr if collected else _stream(sys.stderr)

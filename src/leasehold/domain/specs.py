@@ -31,6 +31,7 @@ SETUP: Final = -1
 """The index of the set-up command: before the first."""
 
 MAX_COMMANDS: Final = 100
+MAX_PLACE: Final = 4000
 MAX_ARGV_BYTES: Final = 1024 * 1024
 MAX_STDIN_BYTES: Final = 4 * 1024 * 1024
 MAX_OUTPUT_CAP_BYTES: Final = 1024**3
@@ -71,6 +72,18 @@ def _stays_inside(value: Any) -> Any:
     return value
 
 
+def _is_a_place(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not 0 < len(value) <= MAX_PLACE:
+        raise ValueError(f"must be a path of 1 to {MAX_PLACE} characters")
+    if "\0" in value or ".." in value.split("/"):
+        raise ValueError("must be a path that does not lead upwards: no `..` in it")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("must be a path in UTF-8")
+    return value
+
+
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -79,6 +92,9 @@ Seconds = Annotated[
 ]
 Text = Annotated[str, BeforeValidator(_no_nul)]
 Glob = Annotated[str, BeforeValidator(_stays_inside), Field(min_length=1, max_length=1000)]
+Place = Annotated[str, BeforeValidator(_is_a_place)]
+"""A path in the sandbox; whether an absolute one is inside, its provider knows."""
+
 EnvName = Annotated[str, Field(pattern=_ENV_NAME, max_length=256)]
 Name = Annotated[str, Field(pattern=_NAME)]
 SecretName = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -89,6 +105,10 @@ class Spec(BaseModel):
     """Base of all specs: unknown fields are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 class SecretRef(Spec):
@@ -151,6 +171,23 @@ class TreeSpec(Spec):
         return self
 
 
+class CopySpec(Spec):
+    """What `leasehold cp` brings into a sandbox; the worker sees there where it goes."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of what lies in the store: the file as it is, or a packed tree."""
+
+    bytes: int = Field(ge=0)
+    to: Place
+    name: Annotated[Place, Field(pattern=r"^[^/]+$")] | None = None
+    """What the one source is called, if `to` is a directory; None: it goes into `to` itself."""
+
+    is_file: bool = False
+    executable: bool = False
+    to_directory: bool = False
+    """`to` must be a directory already: there are several sources, or it ends with a slash."""
+
+
 class RunSpec(Spec):
     """What one run is to do."""
 
@@ -189,6 +226,14 @@ class RunSpec(Spec):
     sync_back: bool = False
     """Keep what the run changed in its tree, too."""
 
+    # Left out of what is stored and hashed unless it is used: a key that was given to an
+    # earlier version must still mean the same request.
+    copy_in: CopySpec | None = Field(default=None, exclude_if=_is_none)
+    """What is put into the sandbox before the first command, over what is there."""
+
+    copy_out: Place | None = Field(default=None, exclude_if=_is_none)
+    """What is kept when the last command is over: this one file, or all below a directory."""
+
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
     def secret_names(self) -> set[str]:
@@ -203,6 +248,14 @@ class RunSpec(Spec):
         }
 
     @model_validator(mode="after")
+    def _copies_and_nothing_else(self) -> Self:
+        if self.copy_in is not None and (self.tree is not None or self.setup is not None):
+            raise ValueError("copy_in goes with no tree and no setup")
+        if self.copy_out is not None and (self.artifacts or self.sync_back):
+            raise ValueError("copy_out goes with no artifacts and no sync_back")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_tree_to_compare(self) -> Self:
         if self.sync_back and (self.tree is None or self.tree.digest is None):
             raise ValueError("sync_back needs a packed tree to compare with")
@@ -211,11 +264,11 @@ class RunSpec(Spec):
     @property
     def moves_files(self) -> bool:
         """Whether files go into the sandbox or come out of it."""
-        return self.tree is not None or self.collects
+        return self.tree is not None or self.copy_in is not None or self.collects
 
     @property
     def collects(self) -> bool:
-        return bool(self.artifacts) or self.sync_back
+        return bool(self.artifacts) or self.sync_back or self.copy_out is not None
 
     def command(self, index: int) -> CommandSpec:
         """Return a command of the run; `SETUP` is the one before the first."""

@@ -11,6 +11,7 @@ live on, which is longer than any two of them (`Timers.transfer_budget`).
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
@@ -20,11 +21,12 @@ from leasehold.errors import (
     LeaseholdError,
     SandboxGoneError,
     StaleFenceError,
+    UnsupportedError,
 )
 from leasehold.orchestrator import ending, heartbeat, looking
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.budget import Budget
-from leasehold.provider.contract import Provider
+from leasehold.provider.contract import Provider, Target
 from leasehold.seams import effect
 from leasehold.store import artifacts, moves
 from leasehold.store.database import Tx
@@ -42,6 +44,8 @@ class Collected:
     """All that could be kept is in the store."""
 
     gathered: gathering.Gathered
+    copied: str | None = None
+    """What `copy_out` is, if that was asked for and is there: `file` or `directory`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,9 @@ def _collect(context: Context, job: Job) -> Collected | Gone | Trouble:
         with effect("provider.renew"):
             provider.renew(target, fence=job.sandbox_fence(context), ttl=ttl, budget=budget)
         gatherer = gathering.Gatherer(_plan(context, job), keep)
+        if job.spec.copy_out is not None:
+            copied = _copy(provider, job, context, gatherer, budget=budget)
+            return Collected(gatherer.finish(), copied)
         whole = job.spec.sync_back
         for folder in [""] if whole else gathering.folders(job.spec.artifacts):
             with effect("provider.get"):
@@ -106,6 +113,7 @@ def _plan(context: Context, job: Job) -> gathering.Plan:
             base = comparing.base_of(spool, limits.workspace)
     return gathering.Plan(
         globs=job.spec.artifacts,
+        whole=job.spec.copy_out is not None,
         base=base,
         kept=limits.artifacts,
         file_bytes=limits.artifact_bytes,
@@ -127,15 +135,53 @@ def _read(
 ) -> None:
     """Read one directory of the sandbox; one that is not there has no artifacts."""
 
-    def parts() -> Any:
-        for part in provider.get(job.target(context), folder or ".", tree=True, budget=budget):
-            budget.check()
-            yield part
-
+    parts = _parts(provider, job.target(context), folder or ".", tree=True, budget=budget)
     try:
-        gatherer.read(cast("BinaryIO", gathering.Stream(parts())), below=folder)
+        gatherer.read(cast("BinaryIO", gathering.Stream(parts)), below=folder)
     except ConfigRejectedError as error:
         gatherer.result.skip(folder or ".", str(error))
+
+
+def _parts(
+    provider: Provider, target: Target, path: str, *, tree: bool, budget: Budget
+) -> Iterator[bytes]:
+    for part in provider.get(target, path, tree=tree, budget=budget):
+        budget.check()
+        yield part
+
+
+def _copy(
+    provider: Provider,
+    job: Job,
+    context: Context,
+    gatherer: gathering.Gatherer,
+    *,
+    budget: Budget,
+) -> str | None:
+    """Read one file, or all below a directory; return which it was, None if it is not there."""
+    path, target, info = job.spec.copy_out, job.target(context), provider.describe()
+    assert path is not None
+    if not info.capabilities.files:
+        raise UnsupportedError(f"provider {info.key} carries no files: nothing can be copied")
+    plain = path.rstrip("/")
+    if plain and not path.endswith(("/", "/.")) and path != ".":
+        try:
+            with effect("provider.get"):
+                parts = _parts(provider, target, path, tree=False, budget=budget)
+                gatherer.take(plain.rpartition("/")[2], parts)
+        except ConfigRejectedError:
+            pass  # no file: then it is a directory
+        else:
+            return "file"
+    try:
+        with effect("provider.get"):
+            # With the dot a link to a directory of the sandbox is that directory.
+            parts = _parts(provider, target, f"{path}/.", tree=True, budget=budget)
+            gatherer.read(cast("BinaryIO", gathering.Stream(parts)))
+    except ConfigRejectedError as error:
+        gatherer.result.skip(path, f"no such file or directory ({error})")
+        return None
+    return "directory"
 
 
 def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
@@ -164,6 +210,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
         "bytes": gathered.bytes,
         "skipped": gathered.skipped,
         "error": gathered.error,
+        "copied": outcome.copied,
     }
     _say(tx, job, "artifacts.collected", {name: n for name, n in counts.items() if n})
     return _end(tx, context, job)

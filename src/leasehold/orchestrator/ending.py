@@ -230,11 +230,11 @@ def _again(
         )
         _finish(tx, run, gone)
         return next_job
-    in_sandbox = lease_id is not None and not waiting_for_sandbox
-    deadline: int = run["deadline_at"]
     step = Step.VALIDATE if lease_id is None else Step.EXECUTE
-    if lease_id is not None and waiting_for_sandbox:
+    # A lease that it named is active from its first step on; the sandbox was not seen yet.
+    if lease_id is not None and (waiting_for_sandbox or job.step is Step.ACQUIRE):
         step = Step.ACQUIRE
+    deadline: int = run["deadline_at"]
     moves.move(
         tx,
         "runs",
@@ -250,7 +250,7 @@ def _again(
         lease_id=lease_id,
         timeout_at=None,
         start_deadline_at=start_by,
-        timer_at=min(run["deadline_at"], deadline if in_sandbox else start_by),
+        timer_at=min(run["deadline_at"], deadline if step is Step.EXECUTE else start_by),
         infra_attempts=run["infra_attempts"] + (1 if infra else 0),
         code=code,
         message=message,

@@ -37,7 +37,7 @@ from leasehold.errors import (
     SandboxGoneError,
     StaleFenceError,
 )
-from leasehold.orchestrator import ending, execute, looking
+from leasehold.orchestrator import copying, ending, execute, looking
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.budget import Budget
 from leasehold.seams import effect
@@ -92,6 +92,8 @@ def enter(tx: Tx, job: Job) -> Job | None:
     run, lease = job.run, job.lease
     assert run is not None
     assert lease is not None
+    if copying.is_due(job):
+        return copying.begin(tx, job)
     spec, facts = job.spec, dict(load(lease["facts"]))
     tree = tree_of(job)
     if tree is not None and (facts.get("tree") or {}).get("digest") != tree["digest"]:
@@ -147,6 +149,8 @@ def act(context: Context, job: Job) -> Any:
     """Do step `execute`: put the tree if that is what comes next, else start the command."""
     if job.execution is not None:
         return execute.act(context, job)
+    if copying.is_due(job):
+        return copying.act(context, job)
     return _realize(context, job)
 
 
@@ -197,6 +201,8 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
     assert lease is not None
     if job.end_requested:
         return ending.follow(tx, context, job, fates.ended_by(job.end_requested))
+    if copying.is_due(job):
+        return copying.record(tx, context, job, outcome)
     if isinstance(outcome, Gone):
         return _gone(tx, context, job, outcome)
     if isinstance(outcome, Trouble):

@@ -189,8 +189,15 @@ unpack() { # fence spool root path: the spool is a tar, its members were checked
   fence "$1"
   enter "$3" "${4%/}/." 1
   umask 022
-  tar -xpof "$ctl/$2" 2>/dev/null || fail "io cannot unpack" #@ unpack
+  said=$(tar -xpof "$ctl/$2" 2>&1) || misfit #@ unpack
   drop "$2"
+}
+misfit() { # why tar failed: what is there is in the way, which trying again does not change
+  case $said in
+  *"Is a directory"* | *"Not a directory"* | *"File exists"* | *"Directory not empty"*)
+    fail "path the tree does not fit what is there" ;;
+  esac
+  fail "io cannot unpack"
 }
 pack() { # spool root path
   sandbox

@@ -8,9 +8,10 @@ kept is named with the reason. If the stream itself is refused in the middle, wh
 is kept, and nothing is called deleted.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final, cast
 
 from pathspec import GitIgnoreSpec
@@ -46,6 +47,9 @@ class Plan:
     """What is asked for, and how much of it."""
 
     globs: tuple[str, ...] = ()
+    whole: bool = False
+    """All that is there is asked for, links that stay inside too."""
+
     base: Base | None = None
     """The tree that changes are told against; None: nobody asks for them."""
 
@@ -116,10 +120,34 @@ class Gatherer:
         """Take in one stream; what it holds lies below a directory."""
         try:
             for member, content in members(source, self._plan.stream):
-                path = f"{below}/{member.path}" if below else member.path
-                self._look(path, member, content)
+                if below:
+                    # A hard link names an earlier member, which lies below it as well.
+                    target = f"{below}/{member.target}"
+                    shown = target if member.kind is Kind.SAME else member.target
+                    named = replace(member, path=f"{below}/{member.path}", target=shown)
+                    self._look(named.path, named, content)
+                else:
+                    self._look(member.path, member, content)
         except HostileTreeError as error:
             self.result.error = f"refused: {error}"
+
+    def take(self, path: str, parts: Iterator[bytes]) -> None:
+        """Take in one file that comes by itself; nobody has said how big it is."""
+        most, size, seen = self._plan.file_bytes, 0, hashlib.sha256()
+        with tempfile.TemporaryFile() as file:
+            for part in parts:
+                size += len(part)
+                if size > most:
+                    self.result.skip(path, f"more than {most} bytes")
+                    return
+                seen.update(part)
+                file.write(part)
+            if not self._fits(path, size):
+                return
+            self._keep(cast("BinaryIO", file), seen.hexdigest(), size)
+        self.result.bytes += size
+        entry = Entry(seen.hexdigest())
+        self._note(path, entry, size, is_artifact=True, compared=False)
 
     def finish(self) -> Gathered:
         """Say what is missing, after the last stream."""
@@ -141,27 +169,28 @@ class Gatherer:
         compared = self._is_compared(path)
         if compared:
             self._seen.add(path)
-        if not globs and not compared:
+        is_artifact = bool(globs) or self._plan.whole
+        if not is_artifact and not compared:
             return
-        try:
-            path.encode()
-        except UnicodeEncodeError:
+        if not _is_utf8(path):
             shown = path.encode(errors="surrogateescape").decode(errors="replace")
             self.result.skip(shown, "its name is not UTF-8")
             return
         if member.kind is Kind.LINK:
-            self._link(path, member, is_artifact=bool(globs), compared=compared)
+            self._link(path, member, is_artifact=is_artifact, compared=compared)
         elif member.kind is Kind.OTHER:
             self.result.skip(path, "neither file, directory nor link")
         else:
-            self._file(path, member, content, is_artifact=bool(globs), compared=compared)
+            self._file(path, member, content, is_artifact=is_artifact, compared=compared)
 
     def _is_compared(self, path: str) -> bool:
         base = self._plan.base
         return base is not None and (path in base.entries or not base.ignored.covers(path))
 
     def _link(self, path: str, member: Member, *, is_artifact: bool, compared: bool) -> None:
-        if is_artifact:
+        if is_artifact and self._plan.whole:
+            self._whole_link(path, member.target)
+        elif is_artifact:
             self.result.skip(path, "a link")
         if not compared or self._before(path) == LINK + member.target:
             return
@@ -177,6 +206,12 @@ class Gatherer:
                 base=self._before(path),
             )
         )
+
+    def _whole_link(self, path: str, target: str) -> None:
+        if not stays_inside(path, target) or not _is_utf8(target):
+            self.result.skip(path, "a link that leads outside")
+        elif self._fits(path, 0):
+            self.result.add(Found(kind="artifact", path=path, mode=0o777, link=target))
 
     def _before(self, path: str) -> str | None:
         entry = self._entry(path)
@@ -248,6 +283,14 @@ class Gatherer:
                     base=self._before(path),
                 )
             )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Stream:

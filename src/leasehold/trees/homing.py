@@ -151,12 +151,14 @@ def _write(folder: int, name: str, line: Any, fetch: Fetch) -> None:
 
 def write_out(root: Path, path: str, line: Any, fetch: Fetch) -> None:
     """
-    Write one kept file below a directory, whatever is there.
+    Write one kept file or link below a directory, whatever is there.
 
     Raises:
-        HostileTreeError: Its path leads outside.
+        HostileTreeError: Its path leads outside, or the link does.
         OSError: It cannot be written, or leads through a link.
     """
     parts = inside(path).split("/")
+    if line["link"] is not None and not stays_inside(path, line["link"]):
+        raise HostileTreeError(f"the link {path!r} leads outside")
     with _folder(root, parts[:-1], make=True) as folder:
         _write(folder, parts[-1], line, fetch)
