@@ -193,3 +193,31 @@ def test_what_is_described_is_what_there_is(client: httpx.Client) -> None:
     assert create["security"] == [{"HTTPBearer": []}]
     assert "Problem" in str(create["responses"]["422"])
     assert client.get("/docs").status_code == 404
+
+
+@SQLITE
+def test_the_use_of_a_key_is_written_once_a_minute_and_only_if_it_can_be(
+    service: Service, client: httpx.Client, database: Database
+) -> None:
+    def used() -> Any:
+        with database.read() as tx:
+            return tx.value("SELECT last_used_at FROM api_keys")
+
+    assert used() is None
+    client.get(RUNS)
+    first = used()
+    client.get(RUNS)
+    assert used() == first is not None
+    with database.write("test") as tx:
+        tx.run("UPDATE api_keys SET last_used_at = last_used_at - 60000000")
+    client.get(RUNS)
+    assert used() >= first
+
+    def full(_name: str, _work: Any) -> Any:
+        raise errors.StoreUnavailableError("database or disk is full")
+
+    with database.write("test") as tx:
+        tx.run("UPDATE api_keys SET last_used_at = NULL")
+    service.application.state.door.write = full
+    assert client.get(RUNS).status_code == 200
+    assert used() is None

@@ -15,7 +15,12 @@ from fastapi import Depends, Request
 from leasehold import transport
 from leasehold.bootstrap import App
 from leasehold.domain.roles import Role
-from leasehold.errors import BrokerUnavailableError, ForbiddenError, UnauthenticatedError
+from leasehold.errors import (
+    BrokerUnavailableError,
+    ForbiddenError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+)
 from leasehold.log import get_logger
 from leasehold.orchestrator import keys
 from leasehold.orchestrator.jobs import Message
@@ -83,11 +88,17 @@ class Door:
         keys.check_form(key)
         row = self.read(lambda tx: keys.authenticate(tx, key))
         if keys.is_to_be_touched(row):
-            self.write(
-                "key.touch",
-                lambda tx: key_rows.touch(tx, row["id"], after_us=keys.TOUCH_US),
-            )
+            self._touch(row["id"])
         return Caller(row["tenant_id"], Role(row["role"]), row["id"])
+
+    def _touch(self, key_id: str) -> None:
+        try:
+            self.write(
+                "key.touch", lambda tx: key_rows.touch(tx, key_id, after_us=keys.TOUCH_US)
+            )
+        except StoreUnavailableError as error:
+            # A database that takes no writes may still answer what is asked of it.
+            log.warning("key.touch_failed", key=key_id, why=str(error))
 
 
 class _Sender:
