@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# Tests wait for real processes half of their time: one more than there are cores.
+TEST_JOBS ?= 3
 SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
@@ -34,7 +36,7 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines
 
 proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
 	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines
@@ -79,6 +81,7 @@ containers: setup  ## the same on a real Docker Engine and Podman (root; 10 min)
 	  $(wildcard tests/engines/test_docker*.py)
 
 ci: lint types test engines services proof simulate  ## what CI runs
+	$(MAKE) chaos CHAOS_S=180
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
 	$(BIN)/python bench/chain.py
