@@ -8,6 +8,7 @@ import pytest
 from api.served import client_of, make_key
 from leasehold.api.serving import Service
 from leasehold.domain.roles import Role
+from leasehold.store import views
 from leasehold.store.database import Database
 from store.rows import insert_held, insert_lease, insert_run
 
@@ -111,7 +112,10 @@ def test_a_viewer_sees_names_of_a_config_and_nobody_values_of_variables(
     client.post(ENVIRONMENTS, json=body | {"env": {"PASS": "loud"}})
     facts = {"v": 1, "config": {"image": "quiet"}, "environment_env": {"PASS": "loud"}}
     with database.write("test") as tx:
-        lease = insert_lease(tx, status="idle", facts=facts)["id"]
+        row = insert_lease(tx, status="idle", facts=facts)
+    lease, shown = row["id"], views.lease_view(row)["metadata"]
+    assert shown["environment_env_names"] == ["PASS"]
+    assert "loud" not in str(shown)
     with client_of(service, make_key(database, Role.VIEWER)) as viewer:
         for path in (f"{ENVIRONMENTS}/lab", ENVIRONMENTS, f"{LEASES}/{lease}", LEASES):
             seen, all_of_it = viewer.get(path).text, client.get(path).text

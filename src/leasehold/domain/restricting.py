@@ -1,8 +1,8 @@
 """
 What of a shape its reader does not see; pure.
 
-Values of variables are shown to nobody, only their names: they may be passwords that somebody
-should have stored as secrets. A viewer does not see the values of configs either.
+Values of variables are in no shape, only their names. A viewer does not see the values of
+configs either: they may be passwords that somebody should have stored as secrets.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,6 @@ def environment(shape: Mapping[str, Any], role: Role) -> dict[str, Any]:
 def lease(shape: Mapping[str, Any], role: Role) -> dict[str, Any]:
     """Return a lease as a role sees it: its metadata hold what its environment was."""
     metadata = dict(shape["metadata"] or {})
-    if (env := metadata.pop("environment_env", None)) is not None:
-        metadata["environment_env_names"] = sorted(env)
     if "config" in metadata:
         metadata["config"] = _config(metadata["config"], role)
     return {**shape, "metadata": metadata}

@@ -280,11 +280,18 @@ def lease_view(row: Row, *, events: Sequence[Row] | None = None) -> Shape:
         "created_at": iso(row["created_at"]),
         "active_at": iso(row["active_at"]),
         "finished_at": iso(row["finished_at"]),
-        "metadata": load(row["facts"]),
+        "metadata": _metadata(load(row["facts"]) or {}),
     }
     if events is not None:
         shape["events"] = [event_view(item) for item in events]
     return shape
+
+
+def _metadata(facts: Row) -> Row:
+    shown = {name: value for name, value in facts.items() if name != "environment_env"}
+    if "environment_env" in facts:
+        shown["environment_env_names"] = sorted(facts["environment_env"])
+    return shown
 
 
 def whole_lease(tx: Tx, lease_id: str, *, tenant_id: str) -> Shape:
