@@ -38,7 +38,7 @@ up: setup  ## everything on this machine, until Ctrl-C
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines
 
-proof: setup  ## the long tests: deaf workers, suspend, restores, deliberate faults (3 min)
+proof: setup  ## the long tests: deaf workers, restores, deliberate faults, more kills (6 min)
 	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)

@@ -351,9 +351,11 @@ _LEFT_OUT: Final = {
 
 _IN_PROOF: Final = {
     *("local-workspace", "local-visit", "local-secret", "local-held", "local-copy"),
+    *("local-reuse", "local-retry", "local-cancel", "local-timeout", "local-output"),
     *("fake_plugin-visit", "fake_plugin-reuse", "fake-visit-cancelled", "fake-visit-idle"),
+    *("fake-visit", "fake-workspace"),
 }
-"""Long ones, whose like is told of another provider."""
+"""Long ones: their like is told of another provider, or they rest on what others pass."""
 
 SCENARIOS: Final = [
     replace(story, proof=story.id in _IN_PROOF)

@@ -145,7 +145,7 @@ def test_a_late_suspend_does_not_touch_the_next_run(stage: Stage, provider: str)
     assert (status(new, "second"), stage.cell.starts("second")) == ("cancelled", 1)
 
 
-@pytest.mark.parametrize("provider", ["fake", "local"])
+@pytest.mark.parametrize("provider", ["fake", pytest.param("local", marks=pytest.mark.proof)])
 def test_a_worker_that_wakes_up_anywhere_after_its_work_was_given_away_changes_nothing(
     make: Make, provider: str
 ) -> None:

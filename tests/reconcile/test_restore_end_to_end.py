@@ -101,6 +101,7 @@ def show(live: Live, run_id: str) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.proof
 def test_reconcile_destroys_what_no_lease_knows_and_proves_zero_orphans(live: Live) -> None:
     with live:
         kept = ("--provider", "local", "--policy", "reuse_by_environment")
