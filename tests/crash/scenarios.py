@@ -353,7 +353,7 @@ _IN_PROOF: Final = {
     *("local-workspace", "local-visit", "local-secret", "local-held", "local-copy"),
     *("local-reuse", "local-retry", "local-cancel", "local-timeout", "local-output"),
     *("fake_plugin-visit", "fake_plugin-reuse", "fake-visit-cancelled", "fake-visit-idle"),
-    *("fake-visit", "fake-workspace"),
+    *("fake-visit", "fake-workspace", "fake-lost-idempotent"),
 }
 """Long ones: their like is told of another provider, or they rest on what others pass."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from living import Home, Process, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.proof
 
 
 @pytest.fixture
@@ -64,7 +64,6 @@ def test_a_killed_spare_costs_nothing(home: Home) -> None:
     assert not agent.said("worker.died")
 
 
-@pytest.mark.proof
 def test_a_stopped_spare_is_not_trusted_with_a_place(home: Home) -> None:
     agent = home.agent()
     waiting = spare(home, agent)
