@@ -128,3 +128,9 @@ def test_one_key_sent_by_many_at_once_makes_one_run(clients: list[httpx.Client])
         headers = {"Idempotency-Key": f"k{number}"}
         assert at_once(clients, "runs", json=body, headers=headers) == [200, 200, 200, 201]
     assert len(clients[0].get("/api/v1/runs").json()["items"]) == 5
+
+
+def test_one_name_of_a_key_made_by_many_at_once_is_one_key(clients: list[httpx.Client]) -> None:
+    for number in range(5):
+        body = {"name": f"key-{number}", "role": "viewer"}
+        assert at_once(clients, "keys", json=body) == [201, 409, 409, 409]

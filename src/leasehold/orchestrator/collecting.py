@@ -212,13 +212,13 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
         "error": gathered.error,
         "copied": outcome.copied,
     }
-    _say(tx, job, "artifacts.collected", {name: n for name, n in counts.items() if n})
+    looking.say(tx, job, "artifacts.collected", {name: n for name, n in counts.items() if n})
     return _end(tx, context, job)
 
 
 def _failed(tx: Tx, job: Job, code: str, message: str, *, tries: int) -> None:
     assert job.run is not None
-    _say(tx, job, "artifacts.failed", {"code": code, "message": message})
+    looking.say(tx, job, "artifacts.failed", {"code": code, "message": message})
     kept = {**load(job.run["ending"]), "tries": tries}
     _note(tx, job, artifacts_error=f"{code}: {message}"[:2000], ending=kept)
 
@@ -226,17 +226,6 @@ def _failed(tx: Tx, job: Job, code: str, message: str, *, tries: int) -> None:
 def _note(tx: Tx, job: Job, **values: Any) -> None:
     assert job.run is not None
     job.run = moves.move(tx, "runs", job.run["id"], None, held=job.run, **values)
-
-
-def _say(tx: Tx, job: Job, name: str, data: dict[str, Any]) -> None:
-    assert job.run is not None
-    moves.record(
-        tx,
-        (name, data),
-        tenant_id=job.run["tenant_id"],
-        run_id=job.run["id"],
-        lease_id=job.run["lease_id"],
-    )
 
 
 def _end(tx: Tx, context: Context, job: Job, *, sound: bool = True) -> Job | None:

@@ -276,7 +276,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
     mark = _mark(job)
     assert mark is not None
     _set_mark(tx, job, {**mark, "done": True})
-    _say(tx, job, "files.copied", {"at": mark["at"]})
+    looking.say(tx, job, "files.copied", {"at": mark["at"]})
     return execute.begin(tx, job, command_index=run["command_index"])
 
 
@@ -286,35 +286,17 @@ def _set_mark(tx: Tx, job: Job, mark: Row) -> None:
     job.lease = moves.move(tx, "leases", job.lease["id"], None, held=job.lease, facts=facts)
 
 
-def _say(tx: Tx, job: Job, name: str, data: Row) -> None:
-    assert job.run is not None
-    moves.record(
-        tx,
-        (name, data),
-        tenant_id=job.run["tenant_id"],
-        run_id=job.run["id"],
-        lease_id=job.run["lease_id"],
-    )
-
-
 def _gone(tx: Tx, context: Context, job: Job, outcome: Gone) -> Job | None:
-    run = job.run
-    assert run is not None
-    _say(tx, job, "files.failed", {"code": SandboxGoneError.code, "message": outcome.message})
-    fate = fates.after_loss(
-        job.spec,
-        may_have_run=False,
-        infra_attempts=run["infra_attempts"] + 1,
-        end_requested=job.end_requested,
-    )
-    return ending.follow(tx, context, job, fate, sound=False)
+    data = {"code": SandboxGoneError.code, "message": outcome.message}
+    looking.say(tx, job, "files.failed", data)
+    return ending.lost_before_start(tx, context, job)
 
 
 def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None:
     """Try again at the same place; what cannot work ends the run and leaves the sandbox."""
     run = job.run
     assert run is not None
-    _say(tx, job, "files.failed", {"code": outcome.code, "message": outcome.message})
+    looking.say(tx, job, "files.failed", {"code": outcome.code, "message": outcome.message})
     if outcome.permanent:
         end = fates.End(RunStatus.FAILED, outcome.code, outcome.message)
         return ending.follow(tx, context, job, end)

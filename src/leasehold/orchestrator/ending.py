@@ -178,6 +178,19 @@ def _park(tx: Tx, context: Context, job: Job, fate: fates.Park, *, sound: bool) 
     return next_job
 
 
+def lost_before_start(tx: Tx, context: Context, job: Job) -> Job | None:
+    """Go on after a loss of the sandbox in which nothing of the run had been started."""
+    run = job.run
+    assert run is not None
+    fate = fates.after_loss(
+        job.spec,
+        may_have_run=False,
+        infra_attempts=run["infra_attempts"] + 1,
+        end_requested=job.end_requested,
+    )
+    return follow(tx, context, job, fate, sound=False)
+
+
 def fence_above(run: Row, lease: Row | None) -> int:
     """Return a fence for a run that parts from its lease: above all that was ever sent."""
     # The lease's own may have been raised by one in this transaction.

@@ -265,15 +265,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Started | Gone | Trouble
 
 
 def _fail_step(tx: Tx, job: Job, code: str, message: str) -> None:
-    run = job.run
-    assert run is not None
-    moves.record(
-        tx,
-        ("step.execute.failed", {"code": code, "message": message}),
-        tenant_id=run["tenant_id"],
-        run_id=run["id"],
-        lease_id=run["lease_id"],
-    )
+    looking.say(tx, job, "step.execute.failed", {"code": code, "message": message})
 
 
 def _gone(tx: Tx, context: Context, job: Job, outcome: Gone) -> Job | None:

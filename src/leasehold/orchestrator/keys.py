@@ -20,7 +20,7 @@ from leasehold.domain.specs import Name, Seconds, Spec
 from leasehold.errors import ConflictError, NotFoundError, UnauthenticatedError
 from leasehold.ids import new_id
 from leasehold.orchestrator.jobs import SECOND_US
-from leasehold.store import keys, moves
+from leasehold.store import keys, moves, slots
 from leasehold.store.database import Row, Tx
 
 _FORM: Final = re.compile(r"lh_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
@@ -48,6 +48,7 @@ def create(tx: Tx, spec: KeySpec, *, tenant_id: str, actor: str) -> tuple[Row, s
     Raises:
         ConflictError: A valid key has this name.
     """
+    slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if keys.find_valid(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(
             f"there is a key {spec.name} already; revoke it, or take another name"

@@ -4,6 +4,7 @@ What a look at an execution writes: its end, or when it is looked at again.
 The caller holds lease and run; the execution's own row is locked last.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from leasehold.domain.lifecycle import EndKind, ExecutionStatus, Step
@@ -34,19 +35,26 @@ def mark_execution(
     job.execution = moved
 
 
-def close_execution(tx: Tx, job: Job, to: ExecutionStatus, *, message: str) -> None:
-    """End an execution that has no exit record, with its line of history."""
-    run, execution = job.run, job.execution
+def say(tx: Tx, job: Job, name: str, data: Mapping[str, Any]) -> None:
+    """Write a line of the history of the job's run and of the lease that it has."""
+    run = job.run
     assert run is not None
-    assert execution is not None
-    mark_execution(tx, job, to)
     moves.record(
         tx,
-        (f"execution.{to.value}", {"execution": execution["id"], "message": message}),
+        (name, dict(data)),
         tenant_id=run["tenant_id"],
         run_id=run["id"],
         lease_id=run["lease_id"],
     )
+
+
+def close_execution(tx: Tx, job: Job, to: ExecutionStatus, *, message: str) -> None:
+    """End an execution that has no exit record, with its line of history."""
+    execution = job.execution
+    assert execution is not None
+    mark_execution(tx, job, to)
+    data = {"execution": execution["id"], "message": message}
+    say(tx, job, f"execution.{to.value}", data)
 
 
 def look_again(

@@ -219,7 +219,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
     }
     _set_facts(tx, job, facts)
     names = ("digest", "commit", "files", "bytes")
-    _say(
+    looking.say(
         tx,
         job,
         "workspace.realized",
@@ -228,28 +228,10 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
     return enter(tx, job)
 
 
-def _say(tx: Tx, job: Job, name: str, data: Row) -> None:
-    assert job.run is not None
-    moves.record(
-        tx,
-        (name, data),
-        tenant_id=job.run["tenant_id"],
-        run_id=job.run["id"],
-        lease_id=job.run["lease_id"],
-    )
-
-
 def _gone(tx: Tx, context: Context, job: Job, outcome: Gone) -> Job | None:
-    run = job.run
-    assert run is not None
-    _say(tx, job, "workspace.failed", {"code": "sandbox_lost", "message": outcome.message})
-    fate = fates.after_loss(
-        job.spec,
-        may_have_run=False,
-        infra_attempts=run["infra_attempts"] + 1,
-        end_requested=job.end_requested,
-    )
-    return ending.follow(tx, context, job, fate, sound=False)
+    data = {"code": SandboxGoneError.code, "message": outcome.message}
+    looking.say(tx, job, "workspace.failed", data)
+    return ending.lost_before_start(tx, context, job)
 
 
 def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None:
@@ -257,7 +239,7 @@ def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None
     run, lease = job.run, job.lease
     assert run is not None
     assert lease is not None
-    _say(tx, job, "workspace.failed", {"code": outcome.code, "message": outcome.message})
+    looking.say(tx, job, "workspace.failed", {"code": outcome.code, "message": outcome.message})
     tries = run["infra_attempts"] + (1 if outcome.counts else 0)
     used = "replaces" in (load(lease["facts"]).get("tree") or {})
     refused = outcome.code == ConfigRejectedError.code or tries >= _TRIES_IN_A_USED_ONE
