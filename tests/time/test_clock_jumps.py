@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,10 @@ from leasehold.domain.pace import Pace
 from leasehold.maintenance import clock
 from leasehold.maintenance.sessions import Observer
 from leasehold.orchestrator.jobs import Context
+from leasehold.provider.budget import Budget
+from leasehold.provider.contract import Sandbox
+from leasehold.provider.fake import FakeProvider
+from leasehold.provider.registry import Registry
 from leasehold.store import environments, moves
 from leasehold.store.database import Database
 from story.conftest import House
@@ -115,6 +120,28 @@ def test_a_jump_between_the_look_and_the_deed_ends_nothing(
     house.turn()
     house.cancel(running)
     house.over(running)
+
+
+def test_a_run_that_came_in_the_jump_waits_for_its_sandbox_no_longer_than_it_said(
+    house: House, jump: Callable[[int], None]
+) -> None:
+    left: list[float] = []
+
+    class Patient(FakeProvider):
+        def acquire(self, *args: Any, budget: Budget, **more: Any) -> Sandbox:
+            left.append(budget.left_s())
+            return super().acquire(*args, budget=budget, **more)
+
+    house.registry = Registry({"fake": Patient(house.world)})
+    house.worker = house.hire()
+    house.environment()
+    clock.run_once(house.worker, batch=10)
+    jump(3 * HOUR_US)
+    caught = house.submit("true", start_timeout_s=60)
+    clock.run_once(house.worker, batch=10)
+    assert house.over(caught)["status"] == "succeeded"
+    assert len(left) == 1
+    assert left[0] <= 60
 
 
 def test_of_many_clocks_one_corrects(house: House, jump: Callable[[int], None]) -> None:

@@ -251,7 +251,8 @@ def _time_left(context: Context, job: Job) -> timedelta:
     if run is None or run["start_deadline_at"] is None:
         return context.timers.start_timeout
     left = timedelta(microseconds=run["start_deadline_at"] - job.now_us)
-    return max(left, context.timers.beat_every)
+    # The deadline may have been written while a wall clock was hours ahead of what it is now.
+    return max(min(left, ending.start_timeout(context, job)), context.timers.beat_every)
 
 
 def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) -> Job | None:
