@@ -16,7 +16,8 @@ from typing import Final
 from rich.console import Console
 
 from chaos import evidence, report
-from chaos.play import Plan, Stage
+from chaos.plan import Plan
+from chaos.play import Stage
 from leasehold.errors import LeaseholdError
 from services import MissingServiceError
 
@@ -38,7 +39,10 @@ def options() -> argparse.Namespace:
         default="production",
         help="PostgreSQL + Redis (default), or SQLite + the embedded broker",
     )
-    parser.add_argument("--load", type=int, default=200, help="runs on their way (200)")
+    parser.add_argument(
+        "--rate", type=float, default=12.0, help="runs that arrive a second (12)"
+    )
+    parser.add_argument("--load", type=int, default=500, help="most runs on their way (500)")
     parser.add_argument(
         "--kill-every",
         type=float,
@@ -51,11 +55,11 @@ def options() -> argparse.Namespace:
         default=6.0,
         help="seconds between two other faults, on average (6)",
     )
-    parser.add_argument("--processes", type=int, default=1, help="workers for steps per host")
+    parser.add_argument("--processes", type=int, default=2, help="workers for steps per host")
     parser.add_argument("--keep", action="store_true", help="keep logs and files")
     parser.add_argument("--json", type=Path, help="where the result is written")
     found = parser.parse_args()
-    for name in ("seconds", "load", "kill_every", "fault_every", "processes"):
+    for name in ("seconds", "rate", "load", "kill_every", "fault_every", "processes"):
         if getattr(found, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be above zero")
     return found
@@ -70,6 +74,7 @@ def main() -> int:
         seed=chosen.seed,
         stack=chosen.stack,
         load=chosen.load,
+        rate=chosen.rate,
         kill_every_s=chosen.kill_every,
         fault_every_s=chosen.fault_every,
         processes=chosen.processes,

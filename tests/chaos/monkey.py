@@ -185,13 +185,20 @@ class Monkey:
             # The spare, or one that has not told SQL of itself yet.
             self.kills["child without a row"] += send([pid], signal.SIGKILL)
             return
-        until = monotonic() + self.rng.choice((0.0, 0.0, AIM_S))
-        while monotonic() < until and not self.sight.held([known[pid]]):
-            sleep(0.01)
         alone = not self._current and self.sight.is_whole(host)
-        if not send([pid], signal.SIGSTOP):
-            return
-        held = self.sight.held([known[pid]])
+        held: list[Held] = []
+        until = monotonic() + self.rng.choice((0.0, AIM_S))
+        while True:
+            # Whoever holds something now may have let go of it before it is stopped.
+            busy = set(self.sight.busy([known[p] for p in pids if p in known]))
+            pid = next((p for p in pids if known.get(p) in busy), pid)
+            if not send([pid], signal.SIGSTOP):
+                return
+            held = self.sight.held([known[pid]])
+            if held or monotonic() >= until:
+                break
+            send([pid], signal.SIGCONT)
+            sleep(0.01)
         self.kills["child"] += send([pid], signal.SIGKILL)
         self.watch.follow(
             Case("child", monotonic(), held, frozenset([known[pid]]), alone=alone)

@@ -22,6 +22,7 @@ from chaos.checks import sandboxes_of
 from chaos.hosts import Host, end_processes
 from chaos.monkey import Monkey, World
 from chaos.network import Wire
+from chaos.plan import WARM_S, Plan, Times
 from chaos.recovery import Watch
 from chaos.servers import BrokerServer, PostgresServer, real_broker
 from chaos.work import Feeder, submit_context
@@ -46,7 +47,6 @@ TIMERS: Final = {
 """The promises' own timers are the defaults; what only bounds a wait is short here."""
 
 INTERVAL_S: Final = float(TIMERS["heartbeat_max"])
-WARM_S: Final = 12.0
 READY_S: Final = 240.0
 DRAIN_S: Final = 150.0
 QUOTA_MIB: Final = 256
@@ -54,40 +54,6 @@ ONLY_KILLS: Final = 0.35
 """The part of the faults' time in which nothing but workers is killed."""
 
 _HOSTS: Final = ("plain", "cut", "quota")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be played."""
-
-    seconds: float
-    seed: int
-    stack: str
-    load: int
-    kill_every_s: float
-    fault_every_s: float
-    processes: int
-    keep: bool = False
-
-    @property
-    def before_s(self) -> float:
-        return max(20.0, min(60.0, self.seconds / 6))
-
-    @property
-    def after_s(self) -> float:
-        return max(20.0, min(60.0, self.seconds / 3))
-
-    @property
-    def faults_s(self) -> float:
-        return max(20.0, self.seconds - self.before_s - self.after_s - WARM_S)
-
-
-@dataclass
-class Times:
-    """When the phases were, on the database's clock, in microseconds."""
-
-    before: tuple[int, int] = (0, 0)
-    after: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -99,6 +65,9 @@ class Stage:
     times: Times = field(default_factory=Times)
     loud: list[str] = field(default_factory=list)
     """What could not be done here as it should."""
+
+    at_once: int = 0
+    """Runs on their way when the faults began."""
 
     def __post_init__(self) -> None:
         self._stack = ExitStack()
@@ -216,7 +185,8 @@ class Stage:
             app=self.app,
             context=submit_context(self.app, transport.publisher(settings)),
             marks=self.marks,
-            target=self.plan.load,
+            rate=self.plan.rate,
+            limit=self.plan.load,
             rng=random.Random(self.plan.seed),  # noqa: S311  repeatable
         )
 
@@ -270,11 +240,14 @@ class Stage:
             raise TimeoutError(f"the hosts did not get ready:\n{self._last_words()}")
         self.feeder.furnish()
         self.feeder.start()
-        self.say(f"{self.plan.load} runs are kept on their way")
+        self.say(
+            f"{self.plan.rate:g} runs arrive in a second, at most {self.plan.load} at once"
+        )
         self.wait(WARM_S)
         began = self.now_us()
         self.wait(self.plan.before_s)
         self.times.before = began, self.now_us()
+        self.at_once = self.feeder.live()
         monkey = self._faults()
         began = self.now_us()
         self.wait(self.plan.after_s)
@@ -342,7 +315,7 @@ class Stage:
 
     def _until_over(self) -> None:
         """Wait until all runs are over, as long as some come to their end."""
-        left = self.feeder.target * 2
+        left = self.feeder.limit * 2
         while self.until(
             f"fewer than {left} runs",
             lambda most=left: self.feeder.live() < most,  # type: ignore[misc]  # bound now

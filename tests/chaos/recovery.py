@@ -63,6 +63,9 @@ class Sample:
     given_up_s: float | None
     """How much of it went by until the dead worker's claim was gone."""
 
+    queue: str = ""
+    """Where the row's next message went."""
+
 
 def held_by(tx: Tx, worker_ids: Sequence[str]) -> list[Held]:
     """Return the rows that these workers claim."""
@@ -150,7 +153,9 @@ class Watch:
                 case.given_up.setdefault(held.id, took)
             if is_recovered(held.before, now, victims=case.victims, now_us=now_us):
                 alone = case.alone and not self.troubled(case)
-                self.samples.append(Sample(case.kind, took, alone, case.given_up.get(held.id)))
+                self.samples.append(
+                    Sample(case.kind, took, alone, case.given_up.get(held.id), held.queue)
+                )
             else:
                 still.append(held)
         case.pending = still
@@ -193,4 +198,8 @@ def summary(samples: Sequence[Sample], kind: str, *, alone: bool) -> dict[str, A
         "given_up_p50_s": round(percentile(waits, 0.5), 3),
         "given_up_p99_s": round(percentile(waits, 0.99), 3),
         "histogram": histogram(values),
+        "slowest": [
+            [round(s.seconds, 3), round(s.given_up_s or 0, 3), s.queue]
+            for s in sorted(chosen, key=lambda s: -s.seconds)[:5]
+        ],
     }

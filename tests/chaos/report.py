@@ -54,6 +54,8 @@ def build(
             "before_per_s": round(before, 2),
             "after_per_s": round(after, 2),
             "share": round(after / before, 3) if before else None,
+            "at_once_before": stage.at_once,
+            "turned_away": stage.feeder.turned_away,
         },
         "recovery": recovery,
         "never_recovered": watch.never,
@@ -94,7 +96,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         f" {work['outputs_cut_by_a_full_disk']} outputs cut by a full disk (and said so)"
     )
     console.print(
-        f"throughput: {speed['before_per_s']} runs/s before, {speed['after_per_s']} after"
+        f"throughput: {speed['before_per_s']} runs/s before, {speed['after_per_s']} after;"
+        f" {speed['at_once_before']} at once before the first fault,"
+        f" {speed['turned_away']} arrivals found no room"
     )
     for text in result["limits_of_this_machine"]:
         console.print(f"[bold yellow]NOT AS IT SHOULD BE[/]: {text}")

@@ -41,6 +41,14 @@ class Sight:
         ready = {row["pid"] for row in rows} & pids
         return len(ready) == host.slots and pids - ready <= host.warm()
 
+    def busy(self, worker_ids: list[str]) -> list[str]:
+        """Return those of these workers that claim a row."""
+        try:
+            with self.database.read() as tx:
+                return [worker_id for worker_id in worker_ids if held_by(tx, [worker_id])]
+        except StoreUnavailableError:
+            return []
+
     def held(self, worker_ids: list[str]) -> list[Held]:
         """Return the rows that these workers claim."""
         try:

@@ -3,7 +3,7 @@ What the hosts have to do during the chaos: real commands whose every start leav
 
 A command appends to a file outside of any sandbox and outside of the store: ``start <its
 directory> <its pid>`` as its first act, ``end …`` as its last. What it prints is known
-beforehand to the byte. `Feeder` keeps so many runs on their way, from a thread of its own.
+beforehand to the byte. `Feeder` lets so many runs a second arrive, from a thread of its own.
 """
 
 import random
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from leasehold import bootstrap
@@ -21,7 +22,7 @@ from leasehold.orchestrator.jobs import Context
 
 _HEAD: Final = 'M="$MARKS/$NAME.{n}"; echo "start $PWD $$" >>"$M"; '
 _TAIL: Final = '; echo "end $PWD $$" >>"$M"'
-PAUSE_S: Final = 2
+PAUSE_S: Final = 6
 BATCH: Final = 25
 INFRA: Final = 100
 """Attempts after faults that are nobody's: a run must not be parked by the monkey's luck."""
@@ -124,12 +125,18 @@ ENVIRONMENTS: Final = (("local", "local"), ("remote", "fake"))
 
 @dataclass
 class Feeder:
-    """Keeps `target` runs on their way until it is stopped."""
+    """
+    Lets `rate` runs a second arrive until it is stopped; none while `limit` are on their way.
+
+    What arrives does not wait for what ends, as people's work does not: how much ends in a
+    minute then says whether the deployment keeps up, and not what it was filled with before.
+    """
 
     app: bootstrap.App
     context: Context
     marks: Path
-    target: int
+    rate: float
+    limit: int
     rng: random.Random
     pieces: dict[str, Piece] = field(default_factory=dict)
     """By run id, as far as the answer came; `reconcile` finds the rest by their keys."""
@@ -137,6 +144,9 @@ class Feeder:
     named: dict[str, Piece] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
     """Names of runs whose submit was answered: these are accepted."""
+
+    turned_away: int = 0
+    """Arrivals that found the limit reached."""
 
     refused: list[str] = field(default_factory=list)
     """Faults of ours that are no outage."""
@@ -166,9 +176,16 @@ class Feeder:
             return int(tx.value("SELECT count(*) FROM runs WHERE finished_at IS NULL"))
 
     def _loop(self) -> None:
+        began = monotonic()
         while not self._stop.wait(0.1):
             try:
-                for _ in range(min(BATCH, self.target - self.live())):
+                owed = (
+                    int((monotonic() - began) * self.rate) - len(self.named) - self.turned_away
+                )
+                if owed > 0 and self.live() + owed > self.limit:
+                    self.turned_away += owed
+                    continue
+                for _ in range(min(BATCH, owed)):
                     self._one()
             except StoreUnavailableError:
                 self._stop.wait(0.3)
