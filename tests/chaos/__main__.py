@@ -40,7 +40,7 @@ def options() -> argparse.Namespace:
         help="PostgreSQL + Redis (default), or SQLite + the embedded broker",
     )
     parser.add_argument(
-        "--rate", type=float, default=12.0, help="runs that arrive a second (12)"
+        "--rate", type=float, default=16.0, help="runs that arrive a second (16)"
     )
     parser.add_argument("--load", type=int, default=500, help="most runs on their way (500)")
     parser.add_argument(

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-WARM_S: Final = 12.0
+WARM_S: Final = 34.0
+"""As long as the longest command: then as much ends as arrives."""
 
 
 @dataclass(frozen=True)

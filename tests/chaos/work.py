@@ -22,7 +22,7 @@ from leasehold.orchestrator.jobs import Context
 
 _HEAD: Final = 'M="$MARKS/$NAME.{n}"; echo "start $PWD $$" >>"$M"; '
 _TAIL: Final = '; echo "end $PWD $$" >>"$M"'
-PAUSE_S: Final = 6
+PAUSE_S: Final = 4
 BATCH: Final = 25
 INFRA: Final = 100
 """Attempts after faults that are nobody's: a run must not be parked by the monkey's luck."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
+import psutil
 import pytest
 
 from leasehold import seams
-from leasehold.agent.child import ALIVE, Orders
+from leasehold.agent.child import ALIVE, READY, Orders
 from leasehold.agent.children import STARTING_S, Child, Children
 from leasehold.store.database import Database
 
@@ -21,7 +22,9 @@ STEP_S: Final = 5.0
 """Shorter than what an agent takes for a stop of its own."""
 
 IMPORTS_FOR_EVER: Final = "import signal\nwhile True: signal.pause()\n"
-SPEAKS_ONCE: Final = f"import os, sys\nos.write(int(sys.orig_argv[-1]), {ALIVE!r})\n"
+SPEAKS: Final = "import os, sys\nos.write(int(sys.orig_argv[-1]), {!r})\n"
+SPEAKS_ONCE: Final = SPEAKS.format(ALIVE)
+CONSUMES: Final = SPEAKS.format(ALIVE + READY)
 DIES: Final = "import os\nos._exit(3)\n"
 
 
@@ -32,11 +35,24 @@ class Nursery:
         self, database: Database, place: Path, set_variable: Callable[[str, str], None]
     ) -> None:
         self.at = 1000.0
-        self._place, self._set_variable = place, set_variable
+        self._database, self._place, self._set_variable = database, place, set_variable
+        self.keep(spare=False)
+
+    def keep(self, *, spare: bool) -> None:
+        """Begin with one place for a worker, and with or without a spare beside it."""
         self.children = Children(
-            database, orders=_orders, nudge=lambda: None, silent_s=SILENT_S
+            self._database,
+            orders=_orders,
+            nudge=lambda: None,
+            silent_s=SILENT_S,
+            spare=spare,
         )
         self.children.add("steps", threads=1)
+
+    @staticmethod
+    def alive() -> int:
+        """Return how many processes there are, the spare too."""
+        return len(psutil.Process().children())
 
     def now(self) -> float:
         return self.at
@@ -155,3 +171,24 @@ def test_after_a_good_life_a_child_comes_back_at_once(nursery: Nursery) -> None:
     nursery.grow(DIES)
     assert nursery.end() is signal.SIGTERM
     assert [nursery.gap() for _ in range(3)] == pytest.approx([0, 0.2, 0.4], abs=0.11)
+
+
+def test_a_spare_is_started_as_soon_as_everybody_works(nursery: Nursery) -> None:
+    before = nursery.alive()
+    nursery.keep(spare=True)
+    nursery.grow(CONSUMES + IMPORTS_FOR_EVER)
+    nursery.born()
+    nursery.children.turn(60)
+    assert nursery.alive() - before == 2
+
+
+def test_a_worker_that_begins_has_the_processor_to_itself_for_a_while(nursery: Nursery) -> None:
+    before = nursery.alive()
+    nursery.keep(spare=True)
+    nursery.grow(SPEAKS_ONCE + IMPORTS_FOR_EVER)
+    nursery.born()
+    nursery.children.turn(60)
+    nursery.wait(5)
+    assert nursery.alive() - before == 1
+    nursery.wait(0.1)
+    assert nursery.alive() - before == 2

@@ -1,9 +1,10 @@
 """
 One worker process of an agent: a Celery worker on the threads pool, and its runtime.
 
-It lives on two ropes. The pipe to its agent: it writes a byte to be alive and to nudge the
-clock. And the kernel's parent-death signal: if the agent is killed, it drains and exits, within
-half a minute whatever hangs, while the commands that it started go on by themselves.
+It lives on two ropes. The pipe to its agent: it writes a byte to be alive, to nudge the
+clock, and when it consumes. And the kernel's parent-death signal: if the agent is killed, it
+drains and exits, within half a minute whatever hangs, while the commands that it started go on
+by themselves.
 
 Run as ``python -m leasehold.agent.child PIPE``. It imports all that it will need, and then
 reads its orders, one JSON line on standard input: they may be there already, or come when
@@ -45,6 +46,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 ALIVE: Final = b"."
 NUDGE: Final = b"!"
+READY: Final = b"+"
 _ALIVE_EVERY_S: Final = 1.0
 ALONE_S: Final = 30.0
 """How long a worker may finish its steps after its agent's death."""
@@ -110,6 +112,11 @@ def main() -> None:
         nudge=lambda: _say(pipe, NUDGE),
         guard=BeaconGuard(Path(orders.beacon), trust_s=app.timers.holder_trust.total_seconds()),
     )
+
+    @worker_ready.connect(weak=False)
+    def consumes(**_: Any) -> None:
+        _say(pipe, READY)
+
     serve(celery, runtime, threads=orders.threads)
 
 
@@ -208,6 +215,7 @@ def say_ready(runtime: WorkerRuntime) -> None:
             log.get_logger(__name__).exception("worker.ready_fault")
         else:
             runtime.context.nudge()
+            runtime.prove()
             return
         seams.sleep(wait)
 

@@ -7,7 +7,8 @@ pipe for too long is stuck (its interpreter does not run a thread that only writ
 is killed: then its death is seen like any other.
 
 Most of a child's start is imports, a second of them. So one *spare* has done that already and
-waits for its orders: it takes the place of the next that dies, and another is started. It is
+waits for its orders: it takes the place of the next that dies, and another is started once
+that one works, so that they do not fight for the processor while work waits. It is
 in no row and holds nothing, so its own death costs nothing; if the agent dies, it reads the
 end of its orders and exits. One that has fallen silent is left where it is.
 """
@@ -22,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from leasehold.agent.child import NUDGE, Orders
+from leasehold.agent.child import NUDGE, READY, Orders
 from leasehold.errors import StoreUnavailableError
 from leasehold.ids import new_id
 from leasehold.log import get_logger
@@ -33,6 +34,9 @@ from leasehold.store.database import Database
 log = get_logger(__name__)
 STARTING_S: Final = 60.0
 """So long a child may be silent before its first word: imports on a busy machine."""
+
+_SETTLING_S: Final = 5.0
+"""So long a worker that does not consume yet has the processor to itself."""
 
 _FRESH_S: Final = 10.0
 _DYING_S: Final = 0.01
@@ -54,10 +58,19 @@ class Child:
     started_at: float = 0.0
     heard_at: float = 0.0
     has_spoken: bool = False
+    is_ready: bool = False
+    """It has said that it consumes."""
+
     wait_s: float = 0.0
     start_again_at: float = 0.0
     owed: list[str] = field(default_factory=list)
     """Dead workers whose claims could not be given up yet."""
+
+    def is_settled(self, now: float) -> bool:
+        """Tell whether it works, or has had the time to begin."""
+        if self.process is None or not self.has_spoken:
+            return False
+        return self.is_ready or now - self.started_at > _SETTLING_S
 
 
 class Children:
@@ -123,7 +136,7 @@ class Children:
         self._turned_at = now
 
     def _tend(self, spare: Child, now: float) -> None:
-        """Keep the spare there, once all slots are filled and their imports are done."""
+        """Keep the spare there, once all slots are filled and at work."""
         if spare.process is not None and spare.process.poll() is not None:
             self._forget(spare)
         if spare.process is not None:
@@ -131,7 +144,7 @@ class Children:
         elif (
             not self._draining
             and now >= spare.start_again_at
-            and all(slot.process and slot.has_spoken for slot in self._slots)
+            and all(slot.is_settled(now) for slot in self._slots)
         ):
             self._start(spare)
 
@@ -142,6 +155,7 @@ class Children:
             return
         slot.heard_at = boot_time()
         slot.has_spoken = slot.has_spoken or bool(words)
+        slot.is_ready = slot.is_ready or READY in words
         if NUDGE in words:
             self._nudge()
         if not words:
@@ -177,7 +191,7 @@ class Children:
         if spare.pipe < 0:
             return False
         slot.process, slot.pipe = spare.process, spare.pipe
-        slot.has_spoken = spare.has_spoken
+        slot.has_spoken, slot.is_ready = spare.has_spoken, False
         self._selector.modify(slot.pipe, selectors.EVENT_READ, slot)
         spare.process, spare.pipe = None, -1
         return True
@@ -197,7 +211,7 @@ class Children:
         )
         os.close(write)
         slot.pipe = read
-        slot.has_spoken = False
+        slot.has_spoken = slot.is_ready = False
         slot.started_at = slot.heard_at = boot_time()
         self._selector.register(read, selectors.EVENT_READ, slot)
 

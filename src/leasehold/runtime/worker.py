@@ -69,18 +69,33 @@ class WorkerRuntime:
         self._stop = seams.flag()
         self._exits = seams.pool(_WATCH_THREADS, name="exit")
         self.queues: list[str] = []
+        self._unproven: list[str] = []
+        """Providers whose health is still what another worker of this host said."""
 
     def advertise(self) -> list[str]:
-        """Say in SQL what this host serves; return the queues to consume."""
+        """
+        Say in SQL what this host serves; return the queues to consume.
+
+        What decides about no queue and was advertised here as healthy, in this version, is not
+        probed again until this worker consumes: probes take time, and work may be waiting.
+        """
         queues = ["leasehold", f"leasehold.host.{self.host_id}"]
+        with self.app.database.read() as tx:
+            known = hosts.versions(tx, self.host_id)
+        adverts = []
+        for key in self.registry.keys():  # noqa: SIM118  a method, not a mapping
+            provider = self.registry.require(key)
+            info = provider.describe()
+            if info.capabilities.host_bound and known.get(key) == info.version:
+                self._unproven.append(key)
+                continue
+            health = _probe(provider)
+            if health.state is HealthState.HEALTHY and not info.capabilities.host_bound:
+                queues.append(f"leasehold.provider.{key}")
+            adverts.append(advertised(info, health))
         with self.app.database.write("worker.advertise") as tx:
-            for key in self.registry.keys():  # noqa: SIM118  a method, not a mapping
-                provider = self.registry.require(key)
-                info = provider.describe()
-                health = _probe(provider)
-                if health.state is HealthState.HEALTHY and not info.capabilities.host_bound:
-                    queues.append(f"leasehold.provider.{key}")
-                hosts.advertise(tx, self.host_id, advertised(info, health))
+            for advert in adverts:
+                hosts.advertise(tx, self.host_id, advert)
             for key, why in self.registry.failures.items():
                 hosts.advertise(tx, self.host_id, failed(key, why))
             keep = [*self.registry.keys(), *self.registry.failures]
@@ -107,6 +122,19 @@ class WorkerRuntime:
                 stop=self._stop,
             )
             seams.thread(sweeper.loop, name="sweep").start()
+
+    def prove(self) -> None:
+        """Probe what `advertise` has left for later, and say what came of it."""
+        while self._unproven:
+            provider = self.registry.require(self._unproven[0])
+            advert = advertised(provider.describe(), _probe(provider))
+            try:
+                with self.app.database.write("worker.prove") as tx:
+                    hosts.advertise(tx, self.host_id, advert)
+            except StoreUnavailableError as error:
+                # What stands there was true for the worker before: the next one says it.
+                log.warning("worker.health_unsaid", provider=advert["key"], why=str(error))
+            self._unproven.pop(0)
 
     def stop(self) -> None:
         self._stop.set()

@@ -159,6 +159,15 @@ def advertise(tx: Tx, host_id: str, values: Mapping[str, Any]) -> None:
     )
 
 
+def versions(tx: Tx, host_id: str) -> dict[str, str]:
+    """Return the version of each provider that this host has advertised as healthy."""
+    rows = tx.all(
+        "SELECT key, version FROM providers WHERE host_id = :h AND health = 'healthy'",
+        h=host_id,
+    )
+    return {row["key"]: row["version"] for row in rows}
+
+
 def withdraw(tx: Tx, host_id: str, *, keep: Sequence[str]) -> None:
     """Take back what this host does not load any more."""
     if keep:
