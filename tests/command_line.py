@@ -114,11 +114,18 @@ class Live:
             check=False,
         )
 
-    def up(self) -> dict[str, Any]:
-        """Start the stack; return where it says that it is."""
+    def up(self, *arguments: str) -> dict[str, Any]:
+        """Start the stack, by default without the API; return where it says that it is."""
         with (self.home.parent / "up.log").open("ab") as log:
             self.stack = subprocess.Popen(
-                [sys.executable, "-m", "leasehold", "up", "--json"],
+                [
+                    sys.executable,
+                    "-m",
+                    "leasehold",
+                    "up",
+                    "--json",
+                    *(arguments or ["--no-api"]),
+                ],
                 env=self.environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -37,8 +37,10 @@ class _Server(uvicorn.Server):
 class Service:
     """The API at an address; makes the parts, owns them, closes them."""
 
-    def __init__(self, settings: Settings, *, host: str, port: int, **limits: Any) -> None:
-        self._socket = _listen(host, port)
+    def __init__(
+        self, settings: Settings, *, host: str, port: int, fd: int = -1, **limits: Any
+    ) -> None:
+        self._socket = _listen(host, port) if fd < 0 else socket.socket(fileno=fd)
         try:
             self._app = bootstrap.build(settings, pool_size=POOL_SIZE)
         except BaseException:

@@ -25,6 +25,9 @@ def api(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")
     ] = PORT,
+    listening: Annotated[
+        int, typer.Option("--fd", hidden=True, help="Listens already; `up` holds it.")
+    ] = -1,
     as_json: AsJson = False,
 ) -> None:
     """Serve the REST API until SIGTERM or Ctrl-C; requests under way are answered first."""
@@ -36,7 +39,7 @@ def api(
     found = settings()
     log.configure(level=found.log_level, as_json=found.log_json)
     await_database(found)
-    service = Service(found, host=host, port=port)
+    service = Service(found, host=host, port=port, fd=listening)
     _stop_on_signals(service)
     if as_json:
         output.emit({"url": service.url})

@@ -97,13 +97,22 @@ def up(
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each.")] = None,
     label: HostLabels = None,
+    api_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Where its REST API listens on the loopback; 8321, or a free port.",
+        ),
+    ] = None,
+    no_api: Annotated[bool, typer.Option("--no-api", help="Serve no REST API.")] = False,
     cancel_on_exit: Annotated[
         bool, typer.Option("--cancel-on-exit", help="End running commands with it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Run everything on this machine until Ctrl-C: broker, database, workers, clock.
+    Run everything on this machine until Ctrl-C: broker, database, workers, clock, REST API.
 
     Ctrl-C drains: running commands go on by themselves, and the next `up` takes them up again.
     A second `up` in the same LEASEHOLD_HOME joins the first.
@@ -118,7 +127,13 @@ def up(
     log.configure(level=found.log_level, as_json=found.log_json)
     stop = _Stop()
     stack = stacks.Stack(
-        found, port=port, processes=processes, threads=threads, cancel_on_exit=cancel_on_exit
+        found,
+        port=port,
+        processes=processes,
+        threads=threads,
+        cancel_on_exit=cancel_on_exit,
+        api=not no_api,
+        api_port=api_port,
     )
     try:
         where = stack.start()
@@ -155,6 +170,7 @@ def _where(where: "Where", home: "Path", *, joined: bool) -> dict[str, object]:
         "home": str(home.absolute()),
         "database": where.database,
         "broker": where.broker,
+        "api": where.api or None,
         "pid": where.pid,
         "joined": joined,
     }

@@ -1,10 +1,10 @@
 """
 The embedded stack: one per home, held by a file lock.
 
-The holder migrates, starts the broker (which may be lost at any time) and the host agent, and
-starts again what dies. Killed with -9: the kernel ends the broker and tells the agent to
-drain (parent-death signals); commands go on; the next holder of the home re-attaches. The
-lock is the kernel's, so it never outlives its holder.
+The holder migrates, starts the broker (which may be lost at any time), the host agent and the
+REST API, and starts again what dies. Killed with -9: the kernel ends broker and API and tells
+the agent to drain (parent-death signals); commands go on; the next holder of the home
+re-attaches. The lock is the kernel's, so it never outlives its holder.
 """
 
 import fcntl
@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final, Self
 
-from leasehold.embedded import broker
+from leasehold.embedded import api_child, broker
 from leasehold.errors import BadInputError, BrokerUnavailableError, ConflictError
 from leasehold.log import get_logger
 from leasehold.settings import Settings
@@ -39,6 +39,8 @@ class Where:
     pid: int
     broker: str
     database: str
+    api: str = ""
+    """Where its REST API is; empty if it serves none."""
 
 
 def running(home: Path) -> Where | None:
@@ -70,6 +72,8 @@ class Stack:
         threads: int | None = None,
         cancel_on_exit: bool = False,
         agent_log: IO[bytes] | None = None,
+        api: bool = False,
+        api_port: int | None = None,
     ) -> None:
         self.settings = settings
         self.home = settings.home.absolute()
@@ -83,6 +87,8 @@ class Stack:
         self._broker: subprocess.Popen[bytes] | None = None
         self.agent: subprocess.Popen[bytes] | None = None
         self._broker_url = ""
+        self._serves_api, self._api_port = api, api_port
+        self.api: api_child.ApiChild | None = None
 
     def start(self) -> Where:
         """
@@ -90,18 +96,23 @@ class Stack:
 
         Raises:
             ConflictError: Another stack holds the home.
-            BadInputError: The home cannot be written.
+            BadInputError: The home cannot be written, or the API's port cannot be taken.
             BrokerUnavailableError: No broker could be started.
         """
         self._take_home()
+        # Before anything is started that would have to be drained.
+        listening = api_child.listen(self._api_port) if self._serves_api else None
         database = Database(self.settings.database_address)
         try:
             schema.upgrade(database)
         finally:
             database.close()
         self._start_broker()
-        where = Where(os.getpid(), _public(self._broker_url), database.where())
-        self._write("stack.json", _json(where))
+        if listening is not None:
+            self.api = api_child.ApiChild(listening, self._environment(), self._agent_log)
+        url = self.api.url if self.api is not None else ""
+        where = Where(os.getpid(), _public(self._broker_url), database.where(), url)
+        self._write("stack.json", json.dumps(asdict(where)))
         self._start_agent()
         return where
 
@@ -140,19 +151,22 @@ class Stack:
         self._write("broker-url", self._broker_url)
         log.info("broker.started", kind=kind.name, port=port)
 
-    def _start_agent(self) -> None:
-        environment = os.environ | {
+    def _environment(self) -> dict[str, str]:
+        """Return what agent and API live with."""
+        return os.environ | {
             "LEASEHOLD_HOME": str(self.home),
             "LEASEHOLD_ALLOW_FAKE": "true",
             "LEASEHOLD_HOST_LABELS": json.dumps(self.settings.host_labels),
         }
+
+    def _start_agent(self) -> None:
         command = [sys.executable, "-m", "leasehold.agent", "--parent", str(os.getpid())]
         command += ["--processes", str(self._processes), "--threads", str(self._threads)]
         if self._cancel_on_exit:
             command.append("--cancel-on-exit")
         self.agent = subprocess.Popen(
             command,
-            env=environment,
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=self._agent_log,
             stderr=self._agent_log,
@@ -202,10 +216,15 @@ class Stack:
         """Keep everything up until `stopped` says so."""
         while not stopped():
             self.look()
+            # Only now for the first time: until workers consume, they have the processor.
+            if self.api is not None:
+                self.api.look()
             time.sleep(_LOOK_S)
 
     def stop(self) -> None:
-        """Drain: steps end, commands go on, the broker goes; then give the home up."""
+        """Drain: steps end, commands go on, API and broker go; then give the home up."""
+        if self.api is not None:
+            self.api.stop()
         if self.agent is not None and self.agent.poll() is None:
             self.agent.send_signal(signal.SIGTERM)
             try:
@@ -225,10 +244,6 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _json(where: Where) -> str:
-    return json.dumps({"pid": where.pid, "broker": where.broker, "database": where.database})
 
 
 def _public(url: str) -> str:
