@@ -29,6 +29,11 @@ DEFAULT: Final = EnvironmentSpec(name="local", provider="local")
 """Where a run goes that names no place; made on first use, as by the command line."""
 
 
+AGAIN: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The run that the same Idempotency-Key has made already."}
+}
+
+
 class RunRequest(RunSpec):
     """What a run is to do, and where: in an environment or in a lease."""
 
@@ -57,7 +62,7 @@ class EventFilters(Filters):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=AGAIN)
 def create(
     body: Annotated[RunRequest, Decent],
     caller: Operator,
@@ -144,7 +149,7 @@ def cancel(run_id: RunId, caller: Operator, door: TheDoor) -> Answer:
     return Answer(door.write("run.cancel", work))
 
 
-@router.post("/{run_id}/retry", status_code=201)
+@router.post("/{run_id}/retry", status_code=201, responses=AGAIN)
 def retry(
     run_id: RunId, caller: Operator, door: TheDoor, idempotency_key: IdempotencyKey = None
 ) -> Answer:
