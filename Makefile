@@ -81,7 +81,7 @@ containers: setup  ## the same on a real Docker Engine and Podman (root; 10 min)
 	  $(wildcard tests/engines/test_docker*.py)
 
 ci: lint types test engines services proof simulate  ## what CI runs
-	$(MAKE) chaos CHAOS_S=180
+	$(MAKE) chaos CHAOS_S=200
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
 	$(BIN)/python bench/chain.py
