@@ -33,8 +33,8 @@ from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
 from leasehold.embedded import broker
 from leasehold.orchestrator import keys, submit
 from leasehold.store import database as databases
+from leasehold.store import finding
 from leasehold.store import sql as sqls
-from leasehold.store import views
 from leasehold.store.database import Database
 
 PAGE_AIM_MS: Final = 50.0
@@ -163,7 +163,7 @@ def _page(
     arguments: dict[str, Any],
 ) -> dict[str, Any]:
     with database.read() as tx:
-        rows, sent = recorded(lambda: views.run_rows(tx, tenant_id="default", **arguments))
+        rows, sent = recorded(lambda: finding.run_rows(tx, tenant_id="default", **arguments))
     sql, values = sent[-1]
     few = times if len(rows) == 100 else max(10, times // 10)
     http = spread(few, lambda: client.get("/api/v1/runs", params=query).raise_for_status())

@@ -20,7 +20,7 @@ from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.specs import EnvironmentSpec, Name, RunSpec, parse
 from leasehold.errors import BadInputError
 from leasehold.orchestrator import ending, submit
-from leasehold.store import moves, runs, views
+from leasehold.store import finding, moves, runs, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
 
@@ -110,7 +110,7 @@ def list_(asked: Annotated[RunFilters, Query()], caller: Viewer, door: TheDoor) 
         "limit": asked.limit,
         "after": after,
     }
-    rows = door.read(lambda tx: views.run_rows(tx, tenant_id=caller.tenant_id, **filters))
+    rows = door.read(lambda tx: finding.run_rows(tx, tenant_id=caller.tenant_id, **filters))
     full = len(rows) == asked.limit
     following = cursor(rows[-1]["created_at"], rows[-1]["id"]) if full else None
     return Answer({"items": [views.run_line(row) for row in rows], "next": following})

@@ -40,7 +40,7 @@ def list_(
     from leasehold.cli import output
     from leasehold.cli.door import enter
     from leasehold.domain.lifecycle import RunStatus
-    from leasehold.store import views
+    from leasehold.store import finding, views
 
     known = [member.value for member in RunStatus]
     for name in status or ():
@@ -51,7 +51,7 @@ def list_(
     labels = pairs(label, option="--label")
     with enter() as door:
         rows = door.read(
-            lambda tx: views.run_rows(
+            lambda tx: finding.run_rows(
                 tx,
                 tenant_id=TENANT,
                 statuses=status or (),

@@ -19,10 +19,11 @@ from leasehold.store.contents import Artifact as Artifact  # noqa: PLC0414  a ta
 from leasehold.store.contents import Event as Event  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
+from leasehold.store.lookup_tables import LOOKUP_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 
 METADATA: Final = SQLModel.metadata
-assert all((SECRET_TABLES, KEY_TABLES)), "made with the others"
+assert all((SECRET_TABLES, KEY_TABLES, LOOKUP_TABLES)), "made with the others"
 
 
 class Fact(SQLModel, table=True):
@@ -157,6 +158,7 @@ class SweepReport(SQLModel, table=True):
 
 
 _RUN_OVER = among(life.RUN_ENDS)
+UNLUCKY: Final = "status IN ('failed', 'cancelled', 'timed_out', 'parked')"
 _LEASE_OVER = among(life.LEASE_ENDS)
 _EXECUTION_OVER = among(life.EXECUTION_ENDS)
 
@@ -194,6 +196,9 @@ class Run(SQLModel, table=True):
             where="workspace IS NOT NULL AND status = 'running'",
         ),
         sa.Index("run_newest", "tenant_id", "created_at"),
+        partial(
+            "run_unlucky", "tenant_id", "status", "created_at", where=UNLUCKY, unique=False
+        ),
     )
     id: str = Field(primary_key=True, max_length=64)
     tenant_id: str = Field(foreign_key="tenants.id", max_length=64)

@@ -59,49 +59,6 @@ def run_row(tx: Tx, run_id: str) -> Row | None:
     return decoded(row) if row else None
 
 
-def run_rows(
-    tx: Tx,
-    *,
-    tenant_id: str,
-    statuses: Sequence[str] = (),
-    environment: str | None = None,
-    labels: dict[str, str] | None = None,
-    limit: int = 100,
-    after: tuple[int, str] | None = None,
-) -> list[Row]:
-    """
-    List runs with their environments' names, the newest first.
-
-    Args:
-        after: `created_at` and id of the last one that was seen; newer runs move no page.
-    """
-    where, params = ["r.tenant_id = :tenant"], {"tenant": tenant_id, "limit": limit}
-    if after is not None:
-        where.append("(r.created_at, r.id) < (:after_at, :after_id)")
-        params |= {"after_at": after[0], "after_id": after[1]}
-    if statuses:
-        names, more = numbered("s", list(statuses))
-        where.append(f"r.status IN ({names})")
-        params.update(more)
-    if environment:
-        where.append("(e.name = :environment OR r.environment_id = :environment)")
-        params["environment"] = environment
-    for index, (name, value) in enumerate((labels or {}).items()):
-        key, text = f"ln{index}", f"lv{index}"
-        where.append(
-            f"json_extract(r.labels, '$.\"' || :{key} || '\"') = :{text}"
-            if tx.dialect == "sqlite"
-            else f"(r.labels ->> CAST(:{key} AS text)) = :{text}"
-        )
-        params |= {key: name, text: value}
-    rows = tx.all(
-        f"{_RUNS} WHERE {' AND '.join(where)} ORDER BY r.created_at DESC, r.id DESC"
-        " LIMIT :limit",
-        **params,
-    )
-    return [decoded(row) for row in rows]
-
-
 def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] = ()) -> Shape:
     """Return what is shown of one run."""
     spec = load(row["spec"])
