@@ -52,7 +52,7 @@ SELECT 'bench-' || lpad(n::text, 10, '0'), 'default', :place, 'fake',
 FROM (SELECT n, {now} - (:count - n) * 100000 AS at
       FROM generate_series(CAST(:first AS bigint), :last) AS n) AS runs_to_be
 """
-_STEP: Final = 50_000
+_STEP: Final = 10_000
 
 
 def fill(database: Database, count: int) -> None:

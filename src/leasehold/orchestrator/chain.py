@@ -69,12 +69,24 @@ def run_message(context: Context, message: Message) -> bool:
 
 def run_job(context: Context, job: Job) -> None:
     """Carry a claimed job on, step by step, until it rests, hops or is over."""
+    holder = object()
+    try:
+        _carry_on(context, job, holder)
+    finally:
+        context.holds.drop(holder)
+
+
+def _carry_on(context: Context, job: Job, holder: object) -> None:
     current: Job | None = job
     while current is not None:
+        if not context.holds.take(current, holder):
+            # A claim whose answer we had lost was not ours but another thread's.
+            log.info("claim.anothers", id=current.subject_id, step=current.step)
+            return
         context.on_step("started", current, None)
         try:
             outcome = _act(context, current)
-            following = _record(context, current, outcome)
+            following = _record(context, current, outcome, holder)
         except (LostClaimError, StaleFenceError) as error:
             log.info("claim.lost", id=current.subject_id, step=current.step, why=str(error))
             _abandon(context, current)
@@ -120,7 +132,7 @@ def _act(context: Context, job: Job) -> Any:
     return revealing.hidden(context, job, trouble)
 
 
-def _record(context: Context, job: Job, outcome: Any) -> Job | None:
+def _record(context: Context, job: Job, outcome: Any, holder: object) -> Job | None:
     """Write the outcome; wait for a database that is away, ask an unsure commit again."""
     unsure = False
     for wait in claiming.waits():
@@ -131,7 +143,8 @@ def _record(context: Context, job: Job, outcome: Any) -> Job | None:
                 try:
                     moved = _hold(tx, context, trial, unsure=unsure)
                 except LostClaimError:
-                    if unsure and (mine := _written_before(tx, context, job)) is not None:
+                    mine = _written_before(tx, context, job, holder) if unsure else None
+                    if mine is not None:
                         return mine
                     raise
                 following = moved if moved is not None else _write(tx, context, trial, outcome)
@@ -150,11 +163,11 @@ def _copy(job: Job) -> Job:
     return replace(job, execution=execution)
 
 
-def _written_before(tx: Tx, context: Context, job: Job) -> Job | None:
+def _written_before(tx: Tx, context: Context, job: Job, holder: object) -> Job | None:
     """Find what a commit whose answer was lost has left with us: the next step, or nothing."""
     if job.run is not None:
         mine = claiming.held_job(tx, context, job.run["id"], fence=job.fence, taken_over=False)
-        if mine is not None:
+        if mine is not None and not context.holds.is_anothers(mine, holder):
             return mine
     if job.lease is None:
         return None
@@ -181,6 +194,8 @@ def _hold(tx: Tx, context: Context, job: Job, *, unsure: bool) -> Job | None:
         run = runs.check_held(run, worker_id=context.worker_id, lease_id=lease_id)
     else:
         run = runs.hold(tx, job.run["id"], worker_id=context.worker_id, lease_id=None)
+        if run["fence"] != job.fence:
+            raise LostClaimError(f"run {run['id']} was claimed anew")
     if run["step"] != job.step or run["starts"] != job.run["starts"]:
         # What this holder remembers is older than its own write: all of it is read again.
         fresh = leases.lock(tx, job.lease["id"]) if job.lease is not None else None

@@ -153,7 +153,8 @@ def held_job(
         return None
     if run["lease_id"] != peek["lease_id"] or run["status"] != RunStatus.RUNNING:
         return None
-    if lease is not None and lease["fence"] < fence:
+    # Before it has a lease, nothing but a claim raises its fence.
+    if run["fence"] != fence if lease is None else lease["fence"] < fence:
         return None
     return job_of(tx, context, run, lease, taken_over=taken_over)
 

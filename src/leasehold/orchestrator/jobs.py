@@ -14,6 +14,7 @@ from leasehold.domain.secrets import Pins
 from leasehold.domain.specs import RunSpec
 from leasehold.domain.timers import Timers
 from leasehold.errors import LostClaimError
+from leasehold.orchestrator.holds import Holds
 from leasehold.provider.contract import LeaseRef, Provider, Settled, Target
 from leasehold.seams import effect
 from leasehold.store.database import Database, Row
@@ -123,6 +124,9 @@ class Context:
     max_per_tenant: int | None = None
     max_queued: int = 100_000
     rng: random.Random = field(default_factory=random.Random)
+    holds: Holds = field(default_factory=Holds)
+    """What the threads of this process work on."""
+
     on_step: Callable[[str, "Job", str | None], None] = lambda _phase, _job, _error: None
     """Told `started`, `finished` or `failed` of each step: Flower's job."""
 

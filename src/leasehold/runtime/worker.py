@@ -203,6 +203,9 @@ class WorkerRuntime:
             if tried is not None:
                 # The answer may be lost and the claim ours: nobody would ever work on it.
                 lease_id, fence = tried
+                if self.context.holds.has(lease_id, fence):
+                    # It was not: a message's thread has it, under the same fence.
+                    raise
                 claiming.abandon(self.context, run_id=run_id, lease_id=lease_id, fence=fence)
             raise
 
