@@ -82,7 +82,7 @@ class Other:
 def test_a_record_whose_answer_was_lost_is_not_taken_for_anothers_claim(
     house: House, doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sandbox of a reused lease was gone: the run may go on elsewhere, the lease is owed."""
+    """A reused sandbox was gone: the run may go on elsewhere, the lease is owed."""
     house.environment(policy="reuse_by_environment")
     first = house.over(house.submit("true"))
     house.quiet()
