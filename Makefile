@@ -76,11 +76,11 @@ engines: setup  ## sandboxes that isolate or are elsewhere: bubblewrap, ssh (5 m
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 \
 	  --ignore-glob='*/test_docker*' tests/engines
 
-containers: setup  ## the same on a real Docker Engine and Podman (root; 10 min)
-	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --timeout 300 \
+containers: setup  ## the same on a real Docker Engine and Podman (root; 6 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist load --timeout 300 \
 	  $(wildcard tests/engines/test_docker*.py)
 
-ci: lint types test engines services proof simulate  ## what CI runs
+ci: lint types test engines containers services proof simulate  ## what CI runs
 	$(MAKE) chaos CHAOS_S=200
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)
@@ -89,7 +89,7 @@ bench: setup  ## measure beside a bare Celery chain, and a thousand waiting comm
 
 lock:  ## resolve the dependencies anew and write requirements.lock
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,test]' $(PLUGINS:%=-e %)
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77,<82" -e '.[embedded,s3,test]' $(PLUGINS:%=-e %)
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf .venv-lock
 

@@ -5,7 +5,8 @@ A directory by default, or anything that fsspec reaches. A blob's name is its co
 whoever writes it a second time writes the same, and nobody ever changes one. Authority is the
 name: a blob is there if its name is, whole. In a directory it is written aside, flushed and
 renamed; an object store shows an object only once it is complete. Killed in between: a rest
-under `aside/`, and the next try writes anew. What is read is hashed, so that a blob that
+under `aside/` (in an object store an upload that nobody completes, which its own rules of
+lifetime remove), and the next try writes anew. What is read is hashed, so that a blob that
 rotted or was tampered with is never taken for the one that was meant.
 
 Blobs of a tenant are under its own name: knowing a digest is no right to read it.
@@ -25,6 +26,9 @@ from leasehold.errors import BadInputError, BlobMissingError, BlobsUnavailableEr
 from leasehold.seams import effect
 
 PART_BYTES: Final = 1024 * 1024
+_SMALL_BYTES: Final = 5 * 1024 * 1024
+"""What is smaller goes to an object store in one request."""
+
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3"}
 """Kinds of store that an extra of ours brings the driver of."""
 
@@ -108,9 +112,7 @@ class Blobs:
             if self._is_directory:
                 _write_aside(Path(self._reached[1]), Path(path), source)
                 return
-            with self._reached[0].open(path, "wb") as file:
-                while part := source.read(PART_BYTES):
-                    file.write(part)
+            _upload(self._reached[0], path, source)
 
     def fetch(self, tenant_id: str, digest: str, target: BinaryIO) -> int:
         """
@@ -156,6 +158,26 @@ class Blobs:
             raise BlobsUnavailableError(
                 f"the store {self.address} does not do it: {type(error).__name__}: {error}"
             ) from error
+
+
+def _upload(system: Any, path: str, source: BinaryIO) -> None:
+    """Give an object store the whole object; a part of it never gets the name."""
+    first = source.read(_SMALL_BYTES)
+    if len(first) < _SMALL_BYTES:
+        system.pipe_file(path, first)
+        return
+    file = system.open(path, "wb", autocommit=False)
+    try:
+        with file:
+            file.write(first)
+            while part := source.read(PART_BYTES):
+                file.write(part)
+    except BaseException:
+        # Left to itself, a driver completes what it has.
+        with suppress(Exception):
+            file.discard()
+        raise
+    file.commit()
 
 
 def _write_aside(root: Path, path: Path, source: BinaryIO) -> None:

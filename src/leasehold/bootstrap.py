@@ -91,6 +91,7 @@ class App:
             blobs=Blobs(self.settings.store_address),
             limits=file_limits(self.settings),
             git_schemes=git_schemes(self.settings),
+            git_ca_file=self.settings.git_ca_file,
             max_concurrent=self.settings.max_concurrent,
             max_per_tenant=self.settings.max_per_tenant,
             max_queued=self.settings.max_queued,

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     git_schemes: str = Field(default="https,ssh", pattern="^[a-z]+(,[a-z]+)*$")
     """What a workspace's git URL may begin with (`file` reads a worker's own disk)."""
 
+    git_ca_file: Path | None = None
+    """Certificates (PEM) that workers trust of git servers, instead of the system's."""
+
     events: bool = False
     """Send Celery task events, so that Flower lists every step."""
 

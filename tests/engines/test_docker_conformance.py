@@ -27,7 +27,7 @@ def harness_of(engine: Running, tmp_path: Path) -> Harness:
         scratch=scratch,
         leaks=lambda: [*names_below(root), *processes_below(root)],
         # Time for a container to come up before it is over.
-        short_ttl_s=3.0,
+        short_ttl_s=5.0,
         limit_s=60.0,
     )
 

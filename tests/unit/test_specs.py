@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from leasehold.domain import specs
-from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse, parse_duration
+from leasehold.domain.durations import parse_duration
+from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
 from leasehold.errors import BadInputError
 
 COMMAND = {"argv": ["true"]}

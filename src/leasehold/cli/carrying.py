@@ -21,7 +21,23 @@ def is_url(workspace: str) -> bool:
     return "://" in workspace
 
 
-def tree_of(settings: "Settings", workspace: str) -> tuple[str, dict[str, Any]]:
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(
+            f"--workspace-known-hosts: {path} cannot be read: {error}",
+            field="--workspace-known-hosts",
+        ) from None
+
+
+def tree_of(
+    settings: "Settings",
+    workspace: str,
+    *,
+    secret: str | None = None,
+    known_hosts: Path | None = None,
+) -> tuple[str, dict[str, Any]]:
     """
     Return a workspace's own name and the tree in it; a directory is packed into the store.
 
@@ -37,7 +53,17 @@ def tree_of(settings: "Settings", workspace: str) -> tuple[str, dict[str, Any]]:
             check_url(url, schemes=_KINDS)
         except BadInputError as error:
             raise BadInputError(f"--workspace: {error}", field="--workspace") from None
-        return url, {"git": url, **({"ref": ref} if ref else {})}
+        tree: dict[str, Any] = {"git": url}
+        if ref:
+            tree["ref"] = ref
+        if secret is not None:
+            tree["credential"] = {"secret": secret}
+        if known_hosts is not None:
+            tree["known_hosts"] = _text_of(known_hosts)
+        return url, tree
+    if secret is not None or known_hosts is not None:
+        text = "--workspace-secret and --workspace-known-hosts go with a git URL"
+        raise BadInputError(text, field="--workspace")
     from leasehold.blobs import Blobs
     from leasehold.trees.packing import pack
     from leasehold.trees.reading import Limits

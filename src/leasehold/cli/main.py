@@ -100,7 +100,7 @@ def root(
 def _seconds(patience: str) -> float:
     if patience == options.PATIENCE:
         return options.PATIENCE_S  # without the imports of the parser: help comes through here
-    from leasehold.domain.specs import parse_duration
+    from leasehold.domain.durations import parse_duration
 
     try:
         seconds = float(parse_duration(patience))

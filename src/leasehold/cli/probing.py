@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from leasehold.cli.door import Door
 from leasehold.cli.options import TENANT
+from leasehold.domain.durations import parse_duration
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
-from leasehold.domain.specs import parse_duration
 from leasehold.errors import BadInputError, LeaseholdError
 from leasehold.orchestrator import holding, submit
 from leasehold.store import hosts, leases

@@ -86,6 +86,20 @@ def run(
             metavar="NAME", help="What scopes reuse; the directory or URL if not given."
         ),
     ] = None,
+    workspace_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The secret that opens the git URL: USER:PASSWORD, a token, or an ssh key.",
+        ),
+    ] = None,
+    workspace_known_hosts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keys of the git URL's ssh server; the worker's own if not given.",
+        ),
+    ] = None,
     setup: Annotated[
         str | None,
         typer.Option(metavar="SCRIPT", help="Run by `sh -c` before the command, once a tree."),
@@ -168,11 +182,16 @@ def run(
     from leasehold.cli.footing import Footing, need_stack
 
     home = _home_of(workspace, sync_back=sync_back, detach=detach)
+    if workspace is None and (workspace_secret or workspace_known_hosts):
+        text = "--workspace-secret and --workspace-known-hosts go with --workspace URL"
+        raise BadInputError(text, field="--workspace")
     if workspace is None:
         parsed(body)  # before anything is looked for: what was typed wrong is said at once
     found = settings()
     if workspace is not None:
-        name, body["tree"] = carrying.tree_of(found, workspace)
+        name, body["tree"] = carrying.tree_of(
+            found, workspace, secret=workspace_secret, known_hosts=workspace_known_hosts
+        )
         body["workspace"] = workspace_name or name
     spec = parsed(body)
     place = Place(env=env, provider=provider, lease=lease)

@@ -5,9 +5,7 @@ Durations come in as seconds or as text (``90``, ``"90s"``, ``"10m"``, ``"1h30m"
 Every refusal is a `BadInputError` that names the field, what came and what is allowed.
 """
 
-import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
 from pydantic import (
@@ -23,7 +21,9 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from leasehold.domain import variables
+from leasehold.domain.durations import parse_duration
 from leasehold.domain.lifecycle import LeasePolicy
+from leasehold.domain.repositories import NO_CREDENTIALS, has_credentials
 from leasehold.domain.secrets import NAME_PATTERN
 from leasehold.errors import BadInputError
 
@@ -35,27 +35,8 @@ MAX_PLACE: Final = 4000
 MAX_ARGV_BYTES: Final = 1024 * 1024
 MAX_STDIN_BYTES: Final = 4 * 1024 * 1024
 MAX_OUTPUT_CAP_BYTES: Final = 1024**3
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
-
-
-def parse_duration(value: Any) -> Any:
-    """Return seconds for ``"10m"`` and the like; anything else is returned as it came."""
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError('must be seconds or a duration such as "90s", "10m", "1h30m", "7d"')
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _no_nul(value: Any) -> Any:
@@ -158,6 +139,15 @@ class TreeSpec(Spec):
     git: Text | None = Field(default=None, max_length=2000, min_length=1)
     """A repository's URL; a worker clones it."""
 
+    # Left out of what is stored and hashed unless they are used, as in `RunSpec`.
+    credential: SecretRef | None = Field(default=None, exclude_if=_is_none)
+    """What opens it: for https `USER:PASSWORD` or a token, for ssh a private key."""
+
+    known_hosts: Text | None = Field(
+        default=None, min_length=1, max_length=20_000, exclude_if=_is_none
+    )
+    """The keys of its ssh server, as in a known_hosts file; by default the worker's own."""
+
     ref: Text | None = Field(
         default=None, max_length=200, pattern=r"^[A-Za-z0-9_][^\s~^:?*\[\\]*$"
     )
@@ -168,6 +158,8 @@ class TreeSpec(Spec):
             raise ValueError("give a digest or a git URL")
         if self.ref is not None and self.git is None:
             raise ValueError("a ref belongs to a git URL")
+        if self.git is None and (self.credential or self.known_hosts):
+            raise ValueError("credential and known_hosts belong to a git URL")
         return self
 
 
@@ -321,6 +313,7 @@ def parse(kind: type[SpecT], value: Any) -> SpecT:
         raise refusal(kind, error.errors(include_url=False)[0]) from None
     _check_sizes(spec)
     _check_variables(spec)
+    _check_urls(spec)
     return spec
 
 
@@ -373,6 +366,16 @@ def _check_variables(spec: Spec) -> None:
         if (refused := variables.first_refusal(env)) is not None:
             field = f"{where}.{refused[0]}"
             raise BadInputError(f"{field}: {refused[1]}", field=field)
+
+
+def _check_urls(spec: Spec) -> None:
+    """Refuse what would be stored and shown; likewise not in the fields."""
+    if not isinstance(spec, RunSpec):
+        return
+    given = {"workspace": spec.workspace, "tree.git": spec.tree.git if spec.tree else None}
+    for field, url in given.items():
+        if url is not None and has_credentials(url):
+            raise BadInputError(f"{field}: the URL {NO_CREDENTIALS}", field=field)
 
 
 def _check_sizes(spec: Spec) -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from leasehold.blobs import Blobs
@@ -54,6 +55,9 @@ class Guard(Protocol):
 class FoundSecret(Protocol):
     @property
     def version(self) -> int: ...
+
+    @property
+    def value(self) -> str: ...
 
 
 class Secrets(Protocol):
@@ -120,6 +124,7 @@ class Context:
 
     limits: FileLimits = field(default_factory=FileLimits)
     git_schemes: frozenset[str] = frozenset()
+    git_ca_file: Path | None = None
     max_concurrent: int | None = None
     max_per_tenant: int | None = None
     max_queued: int = 100_000

@@ -3,17 +3,24 @@ Where a run's tree comes from, asked before any sandbox is made.
 
 A packed tree must lie in the store, whole. A git URL is cloned here, once: what its ref came to
 is stored like a packed directory and written on the run, so that every later try works on the
-same commit. Repeating it is harmless: the store's names are contents.
+same commit. Repeating it is harmless: the store's names are contents. What opens the repository
+is a secret's current value, asked for now; nothing of it is kept.
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, cast
 
+from leasehold.domain.redaction import NOTHING, Redactor
+from leasehold.domain.specs import TreeSpec
 from leasehold.errors import (
     BadInputError,
     BlobMissingError,
+    BlobsUnavailableError,
     InterruptedCallError,
     LeaseholdError,
+    SecretUnavailableError,
 )
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.contract import Info
@@ -65,14 +72,17 @@ def _cloned(context: Context, job: Job) -> Row:
     assert spec is not None
     assert spec.git is not None
     url = cloning.check_url(spec.git, schemes=context.git_schemes)
+    access = _access(context, run["tenant_id"], spec)
+    hider = Redactor.of([access.credential]) if access.credential else NOTHING
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
-        with effect("git.clone"):
+        with effect("git.clone"), _hidden(hider):
             packed, commit = cloning.clone(
                 url,
                 spec.ref,
                 spool,
                 context.limits.workspace,
+                access=access,
                 stopped=interruptions(context, job),
                 timeout_s=context.timers.transfer.total_seconds(),
             )
@@ -85,3 +95,22 @@ def _cloned(context: Context, job: Job) -> Row:
         "ref": spec.ref,
         "commit": commit,
     }
+
+
+def _access(context: Context, tenant_id: str, spec: TreeSpec) -> cloning.Access:
+    """Return what opens the repository; raises `SecretUnavailableError` if it cannot be had."""
+    value: str | None = None
+    if spec.credential is not None:
+        if context.vault is None:
+            raise SecretUnavailableError("this process resolves no secrets")
+        value = context.vault.look_up(tenant_id, spec.credential.secret).value
+    return cloning.Access(value, spec.known_hosts, context.git_ca_file)
+
+
+@contextmanager
+def _hidden(hider: Redactor) -> Iterator[None]:
+    """Hide a credential in what git and servers say."""
+    try:
+        yield
+    except (BadInputError, BlobsUnavailableError) as error:
+        raise type(error)(hider.hide_text(str(error))) from None

@@ -50,6 +50,10 @@ class Running:
     variables: tuple[str, ...]
     """Names that image and engine set, which no command shall have."""
 
+    pid: int = 0
+    began: str = ""
+    """Its process 1 and the engine's word on when that started; together they are one start."""
+
     def text(self) -> str:
         return json.dumps(
             {
@@ -57,6 +61,8 @@ class Running:
                 "tree": self.groups.tree,
                 "memory": self.groups.memory,
                 "variables": self.variables,
+                "pid": self.pid,
+                "began": self.began,
             }
         )
 
@@ -141,7 +147,13 @@ class Containers:
     def _write_down(self, directory: Directory, seen: Mapping[str, Any]) -> Running:
         pid = seen["State"]["Pid"]
         variables = (one.partition("=")[0] for one in seen["Config"].get("Env") or ())
-        running = Running(seen["Id"], groups.of_process(pid), tuple(variables))
+        running = Running(
+            seen["Id"],
+            groups.of_process(pid),
+            tuple(variables),
+            pid,
+            str(seen["State"].get("StartedAt", "")),
+        )
         directory.replace(directory.running_file, running.text(), 0o600)
         return running
 
@@ -155,7 +167,14 @@ class Containers:
         own = groups.Groups(data["tree"], data["memory"])
         if not groups.alive(own):
             return None
-        return Running(data["container_id"], own, tuple(data["variables"]))
+        # An older plugin wrote no process; it knew no allow-list, which alone needs it.
+        return Running(
+            data["container_id"],
+            own,
+            tuple(data["variables"]),
+            data.get("pid", 0),
+            data.get("began", ""),
+        )
 
     def stop(self, directory: Directory, label: Label, budget: Budget) -> None:
         """Stop it; raises `SandboxGoneError` if it is not there."""
@@ -213,7 +232,8 @@ def _spec(
         "environment": lease.environment_id,
     }
     host: dict[str, Any] = {
-        "network_mode": {"none": "none", "full": "bridge"}[config["network"]],
+        # With an allow-list there is no network either: see `gatekeeper`.
+        "network_mode": "bridge" if config["network"] == "full" else "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "read_only": True,

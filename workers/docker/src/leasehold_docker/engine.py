@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -213,18 +214,39 @@ class Engine:
         """Open a client of its own; the version is asked for once."""
         from docker import APIClient
 
-        self._knock(timeout_s)
-        client = APIClient(
-            base_url=self.address, version=self._version or "auto", timeout=ceil(timeout_s)
-        )
-        self._version = client.api_version
-        return client
+        if self._version is None:
+            self._version = self._ask_version(timeout_s)
+        else:
+            self._knock(timeout_s).close()
+        return APIClient(base_url=self.address, version=self._version, timeout=ceil(timeout_s))
 
-    def _knock(self, timeout_s: float) -> None:
+    def _knock(self, timeout_s: float) -> socket.socket:
         """See that somebody listens: the library leaves a socket open where nobody does."""
-        with socket.socket(socket.AF_UNIX) as trial:
+        trial = socket.socket(socket.AF_UNIX)
+        try:
             trial.settimeout(timeout_s)
             trial.connect(self.path)
+        except OSError:
+            trial.close()
+            raise
+        return trial
+
+    def _ask_version(self, timeout_s: float) -> str:
+        """
+        Return the newest version of the API that the engine speaks, as a ping tells it.
+
+        The library would ask for everything about the engine, for which Podman runs half a
+        dozen programs: a third of a second.
+        """
+        asking = HTTPConnection("localhost")
+        asking.sock = self._knock(timeout_s)
+        try:
+            asking.request("GET", "/_ping")
+            return asking.getresponse().getheader("Api-Version") or "auto"
+        except HTTPException as error:
+            raise ConnectionError(f"not an engine: {error!r}") from error
+        finally:
+            asking.close()
 
     @contextmanager
     def _calling(self, what: str, budget: Budget) -> Iterator["APIClient"]:
@@ -256,7 +278,7 @@ class Engine:
         if client is None:
             client = self.connect(timeout_s)
         try:
-            self._knock(timeout_s)
+            self._knock(timeout_s).close()
             client.timeout = ceil(timeout_s)
             yield client
         finally:

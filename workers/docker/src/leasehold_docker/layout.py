@@ -7,6 +7,7 @@ What of a sandbox stands on the host's disk, and what it proves.
             fence/ x/       see `leasehold.provider.supervisor`
             deadline        a symbolic link to io/deadline
             running         the container as it was made ready last: id, control groups
+            gatekeeper      who is the way out of an allow-list (see `egress`)
         io/                 /run/leasehold in the container, read-only there
             deadline        the sandbox's own end, also for the container's process 1
             t/<try>/        the pipes of one start (see `starting`)
@@ -106,6 +107,10 @@ class Directory:
     @property
     def running_file(self) -> str:
         return f"{self.path}/ctl/running"
+
+    @property
+    def gatekeeper_file(self) -> str:
+        return f"{self.path}/ctl/gatekeeper"
 
     def execution(self, execution_id: str) -> str:
         return f"{self.path}/ctl/x/{execution_id}"

@@ -27,7 +27,6 @@ from leasehold.provider import (
     Command,
     Handle,
     Health,
-    HealthState,
     Info,
     Inspection,
     Json,
@@ -49,14 +48,13 @@ from leasehold.provider import (
     StartOutcome,
     Stream,
     Target,
-    UnavailableError,
     Validation,
     run_here,
 )
 from leasehold.provider.supervisor import check_command, checked_id
 
 from leasehold_docker import config as configs
-from leasehold_docker import groups, looking, starting
+from leasehold_docker import egress, groups, looking, probing, starting
 from leasehold_docker.containers import Containers, Running
 from leasehold_docker.engine import Engine
 from leasehold_docker.layout import Directory, Label, directories, name_of, new_label
@@ -85,35 +83,7 @@ class DockerProvider(ShellProvider):
 
     def probe(self, config: Json, *, budget: Budget) -> Health:
         del config
-        if not os.path.exists(self._engine.path):
-            text = f"no engine's socket at {self._engine.path}"
-            return Health(state=HealthState.UNDETECTED, summary=text)
-        if os.geteuid() != 0:
-            text = "the worker must be root: it ends commands by their control groups"
-            return Health(state=HealthState.UNHEALTHY, summary=text)
-        try:
-            info = self._engine.info(budget)
-        except UnavailableError as error:
-            return Health(state=HealthState.UNHEALTHY, summary=str(error))
-        options = " ".join(info.get("SecurityOptions") or ())
-        for word in ("rootless", "userns"):
-            if f"name={word}" in options:
-                text = f"engines with {word} are not supported: users differ inside and outside"
-                return Health(state=HealthState.UNHEALTHY, summary=text)
-        name = info.get("OperatingSystem") or "unknown"
-        text = f"engine {info.get('ServerVersion')} at {self._engine.path}"
-        return Health(
-            state=HealthState.HEALTHY,
-            summary=text,
-            details={
-                "socket": self._engine.path,
-                "engine": str(info.get("ServerVersion")),
-                "system": str(name),
-                "live_restore": bool(info.get("LiveRestoreEnabled")),
-                "cgroup": str(info.get("CgroupVersion", "1")),
-                "root": self._root,
-            },
-        )
+        return probing.probe(self._engine, self._root, budget)
 
     def validate(self, config: Json, *, budget: Budget) -> Validation:
         return configs.check(config, budget=budget)
@@ -151,6 +121,7 @@ class DockerProvider(ShellProvider):
         running = self._containers.make_ready(
             directory, label, lease, full, budget, known=known is not None
         )
+        egress.ensure(directory, running, full, budget)
         directory.set_deadline(ttl)
         return Sandbox(
             sandbox_id=running.container_id[:12],
@@ -194,9 +165,11 @@ class DockerProvider(ShellProvider):
         directory, _ = self._meant(target)
         directory.install_fence(fence)
         # The host's own look, without the engine: a beat renews many.
-        if not directory.seconds_left() or self._containers.running(directory) is None:
+        running = self._containers.running(directory)
+        if not directory.seconds_left() or running is None:
             raise SandboxGoneError(f"the sandbox of lease {target.lease.id} has ended")
         directory.set_deadline(ttl)
+        egress.ensure(directory, running, target.config, budget)
         return Renewal(expires_in_s=ttl.total_seconds(), enforced_by=NativeTtl.ABSOLUTE)
 
     def release(self, target: Target, *, fence: int, mode: ReleaseMode, budget: Budget) -> None:
@@ -221,6 +194,7 @@ class DockerProvider(ShellProvider):
                 directory.install_fence(fence)
                 self.end_all(target, fence=fence, budget=budget)
             self._containers.remove_all(deployment, lease_id, label.incarnation, budget)
+            egress.end(directory, budget)
             directory.remove()
         elif label is None:
             # The directory is gone, or was never made; a container may be left all the same.
@@ -287,7 +261,8 @@ class DockerProvider(ShellProvider):
         made = starting.prepare(directory, execution_id, command.stdin)
         started = None
         try:
-            user = ":".join(map(str, configs.owner(configs.full(target.config, budget))))
+            full = configs.full(target.config, budget)
+            user = ":".join(map(str, configs.owner(full)))
             self._engine.spawn(running.container_id, made.wrapper, user, budget)
             started = super().start(
                 target,
@@ -299,6 +274,7 @@ class DockerProvider(ShellProvider):
                     group=groups.make(running.groups, execution_id),
                     memory=running.groups.memory,
                     inherited=running.variables,
+                    variables=egress.variables(full),
                 ),
                 budget=budget,
             )

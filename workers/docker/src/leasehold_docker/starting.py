@@ -128,11 +128,17 @@ def clear(directory: Directory, container: groups.Groups, newest: Try) -> None:
 
 
 def stand_in(
-    made: Try, command: Command, *, group: str, memory: str, inherited: Iterable[str]
+    made: Try,
+    command: Command,
+    *,
+    group: str,
+    memory: str,
+    inherited: Iterable[str],
+    variables: Mapping[str, str],
 ) -> Command:
     """Return what the supervisor on the host runs for `command`."""
     job = {"token": uuid4().hex, "text": ""}
-    job["text"] = _text(command, job["token"], inherited)
+    job["text"] = _text(command, job["token"], inherited, variables)
     execution_id = made.name.rsplit(".", 2)[0]
     script = str(Path(__file__).parent / "stand_in.py")
     place = made.directory.execution(execution_id)
@@ -148,10 +154,12 @@ def stand_in(
     )
 
 
-def _text(command: Command, token: str, inherited: Iterable[str]) -> str:
+def _text(
+    command: Command, token: str, inherited: Iterable[str], variables: Mapping[str, str]
+) -> str:
     """Return the command as the wrapper evaluates it."""
     check_command(command)
-    env = {**_ENV, **command.env}
+    env = {**_ENV, **variables, **command.env}
     cwd = command.cwd or "."
     names = sorted({*_SET_BY_ENGINES, *(name for name in inherited if _NAME.match(name))})
     lines = [
