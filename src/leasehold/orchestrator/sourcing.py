@@ -15,6 +15,7 @@ from leasehold.errors import (
     InterruptedCallError,
     LeaseholdError,
 )
+from leasehold.orchestrator import storing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.contract import Info
 from leasehold.seams import effect
@@ -76,7 +77,7 @@ def _cloned(context: Context, job: Job) -> Row:
                 stopped=interruptions(context, job),
                 timeout_s=context.timers.transfer.total_seconds(),
             )
-        context.blobs.put(run["tenant_id"], spool, digest=packed.digest, size=packed.bytes)
+        storing.keep(context, run["tenant_id"], spool, digest=packed.digest, size=packed.bytes)
     return {
         "digest": packed.digest,
         "bytes": packed.bytes,
