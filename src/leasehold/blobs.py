@@ -9,11 +9,17 @@ under `aside/` (in an object store an upload that nobody completes, which its ow
 lifetime remove), and the next try writes anew. What is read is hashed, so that a blob that
 rotted or was tampered with is never taken for the one that was meant.
 
+Which objects there are stands in SQL (`store.blobs`), the row before the object, so that none
+stays that nobody will delete. While one of a content is going, the next of the same content
+gets a name with a suffix; a reader takes any.
+
 Blobs of a tenant are under its own name: knowing a digest is no right to read it.
 """
 
+import glob
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -76,10 +82,16 @@ class Blobs:
         protocol = self._reached[0].protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
-    def _path(self, tenant_id: str, digest: str) -> str:
+    def _path(self, tenant_id: str, name: str) -> str:
         # A tenant's id is no path: without its dots it leads nowhere.
         tenant = quote(tenant_id, safe="").replace(".", "%2E")
-        return f"{self._reached[1]}/{tenant}/{digest[:2]}/{digest}"
+        return f"{self._reached[1]}/{tenant}/{name[:2]}/{name}"
+
+    def _paths(self, tenant_id: str, digest: str) -> Iterator[str]:
+        """Return where these bytes may be: under their name, or under that and a suffix."""
+        path = self._path(tenant_id, digest)
+        yield path
+        yield from sorted(self._reached[0].glob(f"{glob.escape(path)}.*"))
 
     def size(self, tenant_id: str, digest: str) -> int | None:
         """
@@ -88,31 +100,69 @@ class Blobs:
         Raises:
             BlobsUnavailableError: The store does not answer.
         """
-        path = self._path(tenant_id, digest)
         with self._patient():
-            try:
-                # Listings are remembered by some drivers; others may have written meanwhile.
-                self._reached[0].invalidate_cache()
-                return int(self._reached[0].info(path)["size"])
-            except FileNotFoundError:
-                return None
+            for path in self._paths(tenant_id, digest):
+                if (size := self._size(path)) is not None:
+                    return size
+        return None
 
-    def put(self, tenant_id: str, source: BinaryIO, *, digest: str, size: int) -> None:
+    def _size(self, path: str) -> int | None:
+        try:
+            # Listings are remembered by some drivers; others may have written meanwhile.
+            self._reached[0].invalidate_cache()
+            return int(self._reached[0].info(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def put(self, tenant_id: str, source: BinaryIO, *, name: str, size: int) -> None:
         """
         Store what `source` holds from its beginning on, unless it is there already.
+
+        Args:
+            name: The object's, of a row that was written before (`orchestrator.storing`).
 
         Raises:
             BlobsUnavailableError: The store does not answer, or is full.
         """
-        if self.size(tenant_id, digest) == size:
-            return
+        path = self._path(tenant_id, name)
+        with self._patient():
+            if self._size(path) == size:
+                return
         source.seek(0)
-        path = self._path(tenant_id, digest)
         with self._patient(), effect("blob.put"):
             if self._is_directory:
                 _write_aside(Path(self._reached[1]), Path(path), source)
                 return
             _upload(self._reached[0], path, source)
+
+    def remove(self, tenant_id: str, name: str) -> None:
+        """
+        Delete an object; one that is gone already is fine.
+
+        Raises:
+            BlobsUnavailableError: The store does not answer.
+        """
+        with self._patient(), effect("blob.remove"), suppress(FileNotFoundError):
+            self._reached[0].rm_file(self._path(tenant_id, name))
+
+    def clear_aside(self, *, older_than_s: float) -> int:
+        """
+        Delete what killed writers left beside the objects of a directory; return how much.
+
+        How old it is, the directory's own clock says: that of a file written now.
+        """
+        aside = Path(self._reached[1]) / "aside"
+        if not self._is_directory or not aside.is_dir():
+            return 0
+        with self._patient(), tempfile.NamedTemporaryFile(dir=aside) as fresh:
+            now = Path(fresh.name).stat().st_mtime
+            left = 0
+            for path in aside.iterdir():
+                with suppress(FileNotFoundError):
+                    if now - path.stat().st_mtime > older_than_s:
+                        path.unlink()
+                        left += 1
+            return left
 
     def fetch(self, tenant_id: str, digest: str, target: BinaryIO) -> int:
         """
@@ -135,17 +185,18 @@ class Blobs:
         return size
 
     def _parts(self, tenant_id: str, digest: str) -> Iterator[bytes]:
-        with self._patient():
-            try:
-                file = self._reached[0].open(self._path(tenant_id, digest), "rb")
-            except FileNotFoundError:
-                raise BlobMissingError(
-                    f"blob {digest} is not in the store {self.address}; every process needs"
-                    " the same store (LEASEHOLD_STORE_URL)"
-                ) from None
-            with file:
-                while part := file.read(PART_BYTES):
-                    yield part
+        with self._patient(), self._opened(tenant_id, digest) as file:
+            while part := file.read(PART_BYTES):
+                yield part
+
+    def _opened(self, tenant_id: str, digest: str) -> Any:
+        for path in self._paths(tenant_id, digest):
+            with suppress(FileNotFoundError):
+                return self._reached[0].open(path, "rb")
+        raise BlobMissingError(
+            f"blob {digest} is not in the store {self.address}; every process needs"
+            " the same store (LEASEHOLD_STORE_URL)"
+        )
 
     @contextmanager
     def _patient(self) -> Iterator[None]:

@@ -115,6 +115,8 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/hosts"): Row(200, 200, 200),
     ("GET", "/api/v1/keys"): Row(403, 403, 200),
     ("POST", "/api/v1/keys"): Row(403, 403, 201, body={"name": "another"}),
+    ("GET", "/api/v1/retention"): Row(200, 200, 200),
+    ("PUT", "/api/v1/retention"): Row(403, 403, 200, body={"runs_s": "10d"}),
     ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, key),
 }
 FOREIGN: Final = 404

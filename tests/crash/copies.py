@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from crash.acts import one_run, words
-from crash.harness import Cell, Engine
+from crash.harness import Engine
 from crash.workspace import packed
-from leasehold.blobs import Blobs
 from leasehold.domain.lifecycle import LeaseStatus
-from leasehold.orchestrator import holding
+from leasehold.orchestrator import holding, storing
 from leasehold.store import artifacts
 
 L = LeaseStatus
@@ -18,14 +17,12 @@ _FILE = b"one file" * 1000
 _TREE = {"kept", "changed", "deeper/file"}
 
 
-def _source(cell: Cell, *, is_file: bool) -> dict[str, Any]:
+def _source(engine: Engine, *, is_file: bool) -> dict[str, Any]:
     if not is_file:
-        tree = packed(cell)
+        tree = packed(engine)
         return {"digest": tree.digest, "bytes": tree.bytes, "name": "tree"}
     digest = hashlib.sha256(_FILE).hexdigest()
-    Blobs(str(cell.path / "store")).put(
-        "default", io.BytesIO(_FILE), digest=digest, size=len(_FILE)
-    )
+    storing.keep(engine.context, "default", io.BytesIO(_FILE), digest=digest, size=len(_FILE))
     return {"digest": digest, "bytes": len(_FILE), "name": "file", "is_file": True}
 
 
@@ -55,7 +52,7 @@ def copied(provider: str, *, is_file: bool = False) -> Callable[[Engine], bool]:
                 [words(provider, engine.cell.mark("copy"))],
                 lease_id=kept[0]["id"],
                 visit=True,
-                copy_in={**_source(engine.cell, is_file=is_file), "to": "fresh"},
+                copy_in={**_source(engine, is_file=is_file), "to": "fresh"},
                 copy_out="fresh",
             )
             return False

@@ -29,6 +29,7 @@ from crash.acts import (
 )
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
+from crash.pruned import pruned
 from crash.workspace import with_workspace
 
 
@@ -216,6 +217,14 @@ _FAKE: Final = [
         act=copied("fake"),
         only=carries,
         expect=_COPIED,
+    ),
+    Scenario(
+        name="pruned",
+        provider="fake",
+        since="commit.prune:before",
+        act=pruned("fake"),
+        only=lambda point: "prune" in point or "blob" in point,
+        expect={},
     ),
     Scenario(
         name="lost",

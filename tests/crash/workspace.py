@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from crash.acts import words
-from crash.harness import Cell, Engine
-from leasehold.blobs import Blobs
+from crash.harness import Engine
+from leasehold.orchestrator import storing
 from leasehold.store import artifacts
 from leasehold.trees.packing import Packed, pack
 from leasehold.trees.reading import Limits
@@ -21,18 +21,16 @@ _LEFT = {
 }
 
 
-def packed(cell: Cell) -> Packed:
+def packed(engine: Engine) -> Packed:
     """Pack the workspace of a cell into its store, again and again the same."""
-    root = cell.path / "workspace"
+    root = engine.cell.path / "workspace"
     for name, text in _FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
         found = pack(root, spool, Limits(files=10, bytes=10**6))
-        Blobs(str(cell.path / "store")).put(
-            "default", spool, digest=found.digest, size=found.bytes
-        )
+        storing.keep(engine.context, "default", spool, digest=found.digest, size=found.bytes)
     return found
 
 
@@ -56,7 +54,7 @@ def with_workspace(provider: str) -> Callable[[Engine], bool]:
         second = {"out/report": "done"}
         if provider != "fake":
             second["deeper/file"] = ""
-        tree = packed(engine.cell)
+        tree = packed(engine)
         engine.submit(
             "run",
             [

@@ -55,7 +55,7 @@ def copy(lab: House, lease_id: str, **spec: Any) -> Row:
 
 def file_of(blobs: Blobs, data: bytes) -> dict[str, Any]:
     digest = hashlib.sha256(data).hexdigest()
-    blobs.put("default", io.BytesIO(data), digest=digest, size=len(data))
+    blobs.put("default", io.BytesIO(data), name=digest, size=len(data))
     return {"digest": digest, "bytes": len(data), "is_file": True}
 
 

@@ -38,7 +38,7 @@ def some(size: int) -> tuple[bytes, str]:
 
 
 def put(blobs: Blobs, data: bytes, digest: str, source: io.BytesIO | None = None) -> None:
-    blobs.put("default", source or io.BytesIO(data), digest=digest, size=len(data))
+    blobs.put("default", source or io.BytesIO(data), name=digest, size=len(data))
 
 
 def got(blobs: Blobs, digest: str) -> bytes:

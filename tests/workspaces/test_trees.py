@@ -163,7 +163,7 @@ def test_a_persons_own_change_is_never_overwritten(tmp_path: Path) -> None:
 
 def put(blobs: Blobs, text: bytes) -> str:
     name = hashlib.sha256(text).hexdigest()
-    blobs.put("default", io.BytesIO(text), digest=name, size=len(text))
+    blobs.put("default", io.BytesIO(text), name=name, size=len(text))
     return name
 
 

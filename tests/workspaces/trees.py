@@ -28,7 +28,7 @@ def store(blobs: Blobs, root: Path, *, tenant_id: str = "default") -> Packed:
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
         packed = pack(root, spool, LIMITS)
-        blobs.put(tenant_id, spool, digest=packed.digest, size=packed.bytes)
+        blobs.put(tenant_id, spool, name=packed.digest, size=packed.bytes)
     return packed
 
 

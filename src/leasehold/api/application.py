@@ -8,7 +8,17 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from leasehold import __version__
-from leasehold.api import answers, environments, fleet, health, keys, leases, output, runs
+from leasehold.api import (
+    answers,
+    environments,
+    fleet,
+    health,
+    keys,
+    leases,
+    output,
+    retention,
+    runs,
+)
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
 from leasehold.api.gate import Gate
@@ -40,7 +50,7 @@ def make(door: Door, **limits: Any) -> FastAPI:
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
-    for part in (runs, output, environments, leases, fleet, keys, health):
+    for part in (runs, output, environments, leases, fleet, keys, retention, health):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)

@@ -20,6 +20,7 @@ from leasehold.domain.lifecycle import EXECUTION_ENDS
 from leasehold.errors import NotFoundError
 from leasehold.store import executions, runs
 from leasehold.store.database import Row, Tx
+from leasehold.store.views import iso
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -86,8 +87,9 @@ def output(
     ranged = _RANGE.fullmatch(range_ or "")
 
     def work(tx: Tx) -> Piece:
-        runs.get(tx, run_id, tenant_id=caller.tenant_id)
+        run = runs.get(tx, run_id, tenant_id=caller.tenant_id)
         row = _execution(tx, run_id, asked.start)
+        _check_kept(run)
         stored = int(row[f"{asked.stream}_offset"]) if row else 0
         first, count = _wanted(ranged, stored) if ranged else (asked.offset, asked.limit)
         return _piece(tx, row, asked.stream, offset=first, count=min(count, MAX_BYTES))
@@ -109,6 +111,18 @@ def _execution(tx: Tx, run_id: str, number: int | None) -> Row | None:
     if not found:
         raise NotFoundError(f"run {run_id} has no start {number}; it has {len(rows)}")
     return found[0]
+
+
+def _check_kept(run: Row) -> None:
+    """
+    Refuse what is not there any more: it is not the same as no output.
+
+    Raises:
+        NotFoundError: Retention deleted the run's output.
+    """
+    if run["output_pruned_at"] is not None:
+        when = iso(run["output_pruned_at"])
+        raise NotFoundError(f"retention deleted the output of run {run['id']} at {when}")
 
 
 def _piece(tx: Tx, row: Row | None, stream: str, *, offset: int, count: int) -> Piece:

@@ -40,12 +40,14 @@ def artifacts(
     """List what a run left: its artifacts, and what it changed in its workspace."""
     from leasehold.cli.carrying import bring_home
     from leasehold.cli.door import enter
+    from leasehold.cli.following import say_pruned
 
     if sum((get is not None, all_, sync_back is not None)) > 1:
         raise BadInputError("--get, --all and --sync-back: give one of them")
     with enter() as door:
         run_id = door.resolve("run", run)
         row, lines = _read(door, run_id)
+        say_pruned(row)
         if get is not None:
             _write_one(door, lines, get, output)
         elif all_:
@@ -64,7 +66,8 @@ def _read(door: "Door", run_id: str) -> "tuple[Row, list[Row]]":
 
     def work(tx: Any) -> "tuple[Row, list[Row]]":
         row = views.run_row(tx, run_id)
-        assert row is not None, "runs are never deleted while they are looked at"
+        if row is None:
+            raise NotFoundError(f"there is no run {run_id} any more: retention deleted it")
         return row, stored.of_run(tx, run_id)
 
     return door.read(work)

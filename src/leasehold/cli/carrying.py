@@ -1,6 +1,9 @@
 """What `run` carries: a workspace on the way in, what changed in it on the way back."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -9,6 +12,7 @@ from leasehold.cli.options import TENANT
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
+    from leasehold.cli.door import Door
     from leasehold.settings import Settings
     from leasehold.store.database import Row
 
@@ -31,19 +35,51 @@ def _text_of(path: Path) -> str:
         ) from None
 
 
-def tree_of(
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A workspace that is ready to be carried."""
+
+    name: str
+    tree: dict[str, Any]
+    spool: BinaryIO | None = None
+    """The packed directory; None: it is a URL."""
+
+    def put(self, door: "Door") -> None:
+        """
+        Put a packed directory into the store, for the run that is submitted next.
+
+        Raises:
+            BlobsUnavailableError: The store does not take it.
+        """
+        if self.spool is not None:
+            put(door, self.spool, digest=self.tree["digest"], size=self.tree["bytes"])
+
+
+def put(door: "Door", spool: BinaryIO, *, digest: str, size: int) -> None:
+    """
+    Put bytes into the store, for the run that is submitted next.
+
+    Raises:
+        BlobsUnavailableError: The store does not take it.
+    """
+    from leasehold.orchestrator import storing
+
+    storing.keep(door.context, TENANT, spool, digest=digest, size=size)
+
+
+@contextmanager
+def packed(
     settings: "Settings",
     workspace: str,
     *,
     secret: str | None = None,
     known_hosts: Path | None = None,
-) -> tuple[str, dict[str, Any]]:
+) -> Iterator[Carried]:
     """
-    Return a workspace's own name and the tree in it; a directory is packed into the store.
+    Pack a directory, or look at a URL.
 
     Raises:
         BadInputError: There is no such directory, or it is beyond a limit.
-        BlobsUnavailableError: The store does not take it.
     """
     if is_url(workspace):
         from leasehold.trees.cloning import check_url
@@ -60,11 +96,11 @@ def tree_of(
             tree["credential"] = {"secret": secret}
         if known_hosts is not None:
             tree["known_hosts"] = _text_of(known_hosts)
-        return url, tree
+        yield Carried(url, tree)
+        return
     if secret is not None or known_hosts is not None:
         text = "--workspace-secret and --workspace-known-hosts go with a git URL"
         raise BadInputError(text, field="--workspace")
-    from leasehold.blobs import Blobs
     from leasehold.trees.packing import pack
     from leasehold.trees.reading import Limits
 
@@ -74,16 +110,13 @@ def tree_of(
     limits = Limits(files=settings.max_workspace_files, bytes=settings.max_workspace_bytes)
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
-        packed = pack(root, spool, limits, home=settings.home)
-        Blobs(settings.store_address).put(
-            TENANT, spool, digest=packed.digest, size=packed.bytes
-        )
-    for path, why in packed.left_out[:_SHOWN]:
-        say(f"--workspace: left out {path!r}: {why}")
-    if len(packed.left_out) > _SHOWN:
-        say(f"--workspace: left out {len(packed.left_out) - _SHOWN} more")
-    name = str(root.resolve())
-    return name, {"digest": packed.digest, "bytes": packed.bytes, "files": packed.files}
+        found = pack(root, spool, limits, home=settings.home)
+        for path, why in found.left_out[:_SHOWN]:
+            say(f"--workspace: left out {path!r}: {why}")
+        if len(found.left_out) > _SHOWN:
+            say(f"--workspace: left out {len(found.left_out) - _SHOWN} more")
+        tree = {"digest": found.digest, "bytes": found.bytes, "files": found.files}
+        yield Carried(str(root.resolve()), tree, spool)
 
 
 def bring_home(settings: "Settings", root: Path, lines: "list[Row]") -> int:

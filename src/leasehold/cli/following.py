@@ -15,6 +15,7 @@ from leasehold.cli.door import Door
 from leasehold.cli.output import ProgressLine, duration, short
 from leasehold.domain.lifecycle import EXECUTION_ENDS, RUN_ENDS, LeaseStatus
 from leasehold.domain.specs import SETUP
+from leasehold.errors import NotFoundError
 from leasehold.store import executions, operator, views
 from leasehold.store.database import Row, Tx
 
@@ -118,7 +119,10 @@ class Follower:
     def _look(self, tx: Tx) -> tuple[list[Piece], int]:
         """Return new output, and the number of the execution to begin with next time."""
         # The run first: what is stored later than its end is not there.
-        self.row = views.progress(tx, self.run_id) or {}
+        row = views.progress(tx, self.run_id)
+        if row is None:
+            raise NotFoundError(f"there is no run {self.run_id} any more: retention deleted it")
+        self.row = row
         pieces: list[Piece] = []
         first = self._first
         for row in views.executions_from(tx, self.run_id, number=first):
@@ -210,6 +214,13 @@ def say_dropped(last: Row | None) -> None:
         dropped = last[f"{stream}_dropped"] if last else 0
         if dropped:
             codes.say(f"{dropped} bytes of {stream} above the run's cap were not kept")
+
+
+def say_pruned(row: Row) -> None:
+    """Say that a run's output and artifacts are not there any more, if so."""
+    if row.get("output_pruned_at") is not None:
+        when = views.iso(row["output_pruned_at"])
+        codes.say(f"retention deleted the output and artifacts of run {row['id']} at {when}")
 
 
 def say_end(row: Row) -> None:

@@ -24,6 +24,7 @@ from leasehold.cli import (
     leases_commands,
     options,
     reconcile_command,
+    retention_commands,
     run_command,
     runs_commands,
     secrets_commands,
@@ -125,6 +126,7 @@ for part in (
     stack_commands,
     api_command,
     reconcile_command,
+    retention_commands,
     simulate_command,
 ):
     part.add_to(app)

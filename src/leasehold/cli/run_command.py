@@ -4,6 +4,7 @@
 stdout and stderr come through as bytes while it runs, and its exit code is ours.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,21 +189,25 @@ def run(
     if workspace is None:
         parsed(body)  # before anything is looked for: what was typed wrong is said at once
     found = settings()
-    if workspace is not None:
-        name, body["tree"] = carrying.tree_of(
-            found, workspace, secret=workspace_secret, known_hosts=workspace_known_hosts
-        )
-        body["workspace"] = workspace_name or name
-    spec = parsed(body)
-    place = Place(env=env, provider=provider, lease=lease)
-    if detach:
-        need_stack(found, "--detach")
-        detached(found, spec, place, key, as_json=as_json)
-        return
-    with interrupting.terminable(), Footing(found) as footing:
-        code = follow(
-            found, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
-        )
+    with ExitStack() as stack:
+        carried = None
+        if workspace is not None:
+            packed = carrying.packed(
+                found, workspace, secret=workspace_secret, known_hosts=workspace_known_hosts
+            )
+            carried = stack.enter_context(packed)
+            body["tree"] = carried.tree
+            body["workspace"] = workspace_name or carried.name
+        spec = parsed(body)
+        place = Place(env=env, provider=provider, lease=lease, carried=carried)
+        if detach:
+            need_stack(found, "--detach")
+            detached(found, spec, place, key, as_json=as_json)
+            return
+        with interrupting.terminable(), Footing(found) as footing:
+            code = follow(
+                found, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
+            )
     raise typer.Exit(code)
 
 

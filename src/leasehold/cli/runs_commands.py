@@ -166,6 +166,7 @@ def logs(
         sink = following.to_streams(sys.stdout.buffer, sys.stderr.buffer, progress=progress)
         follower = following.Follower(door, run_id, sink=sink, live=follow, command=command)
         _copy(follower, progress, follow=follow)
+        following.say_pruned(follower.row)
 
 
 def _copy(follower: "Follower", progress: "ProgressLine", *, follow: bool) -> None:

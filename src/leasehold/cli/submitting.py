@@ -14,6 +14,7 @@ from leasehold.cli.options import TENANT, as_option
 from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
+    from leasehold.cli.carrying import Carried
     from leasehold.cli.door import Door
     from leasehold.cli.footing import Footing
     from leasehold.domain.specs import RunSpec
@@ -89,12 +90,14 @@ class Place:
         provider: str | None,
         lease: str | None,
         visit: bool = False,
+        carried: "Carried | None" = None,
     ) -> None:
         self.env, self.provider, self.lease, self.visit = env, provider, lease, visit
+        self.carried = carried
 
     def request(self, door: "Door", spec: "RunSpec", key: str | None) -> "Request":
         """
-        Return the request; its environment is made if it may be.
+        Return the request; its environment is made if it may be, its workspace carried.
 
         Raises:
             ConflictError: The environment of that name belongs to another provider.
@@ -104,6 +107,8 @@ class Place:
 
         lease_id = door.resolve("lease", self.lease) if self.lease else None
         environment = None if lease_id else self.env or self._made(door)
+        if self.carried is not None:
+            self.carried.put(door)
         return Request(
             spec=spec,
             environment=environment,

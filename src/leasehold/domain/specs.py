@@ -228,6 +228,12 @@ class RunSpec(Spec):
 
     output_cap_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=MAX_OUTPUT_CAP_BYTES)
 
+    def blob(self) -> str | None:
+        """Return the digest of what it names in the store."""
+        if self.copy_in is not None:
+            return self.copy_in.digest
+        return None if self.tree is None else self.tree.digest
+
     def secret_names(self) -> set[str]:
         """Return the secrets that its variables name."""
         every = (*self.commands, *([self.setup] if self.setup else []))

@@ -23,7 +23,7 @@ from leasehold.errors import (
     StaleFenceError,
     UnsupportedError,
 )
-from leasehold.orchestrator import ending, heartbeat, looking
+from leasehold.orchestrator import ending, heartbeat, looking, storing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Provider, Target
@@ -76,7 +76,7 @@ def _collect(context: Context, job: Job) -> Collected | Gone | Trouble:
 
     def keep(source: BinaryIO, digest: str, size: int) -> None:
         budget.check()
-        context.blobs.put(tenant_id, source, digest=digest, size=size)
+        storing.keep(context, tenant_id, source, digest=digest, size=size)
 
     try:
         row = {**lease, "now_us": job.now_us}

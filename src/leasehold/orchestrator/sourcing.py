@@ -22,6 +22,7 @@ from leasehold.errors import (
     LeaseholdError,
     SecretUnavailableError,
 )
+from leasehold.orchestrator import storing
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.contract import Info
 from leasehold.seams import effect
@@ -86,7 +87,7 @@ def _cloned(context: Context, job: Job) -> Row:
                 stopped=interruptions(context, job),
                 timeout_s=context.timers.transfer.total_seconds(),
             )
-        context.blobs.put(run["tenant_id"], spool, digest=packed.digest, size=packed.bytes)
+        storing.keep(context, run["tenant_id"], spool, digest=packed.digest, size=packed.bytes)
     return {
         "digest": packed.digest,
         "bytes": packed.bytes,

@@ -177,6 +177,7 @@ def _row(
         "retry_of": request.retry_of,
         "idempotency_key": request.key,
         "workspace": spec.workspace,
+        "blob": spec.blob(),
         "body_hash": request.body_hash() if request.key else None,
         "created_at": now,
     }

@@ -102,7 +102,15 @@ def record(tx: Tx, context: Context, job: Job, outcome: Valid | Named | Trouble)
     if isinstance(outcome, Trouble):
         return trouble(tx, context, job, outcome)
     if isinstance(outcome, Valid) and outcome.tree is not None:
-        row = moves.move(tx, "runs", run["id"], None, held=run, tree=outcome.tree)
+        row = moves.move(
+            tx,
+            "runs",
+            run["id"],
+            None,
+            held=run,
+            tree=outcome.tree,
+            blob=outcome.tree["digest"],
+        )
         assert row is not None
         job.run = run = row
     moves.record(

@@ -1,5 +1,5 @@
 """
-A host's sweeper: a thread of the beat lane's worker.
+A host's sweeper: a thread of the beat lane's worker, which also prunes.
 
 It sweeps when it starts, from time to time, and when somebody asks (`leasehold reconcile`):
 the agent reads the request with its beat and hands its number on by the beacon. Each sweep of
@@ -25,6 +25,9 @@ from leasehold.store import sweeps
 log = get_logger(__name__)
 LOOK_S: Final = 1.0
 _PROBE_S: Final = 10.0
+PRUNE_S: Final = 10.0
+"""After the start: pruning needs two looks at the clock."""
+
 SIGHTING_S: Final = 2.0
 """Between the two sightings of one request."""
 
@@ -48,10 +51,14 @@ class Sweeper:
 
     def loop(self) -> None:
         every_s = self._context.timers.sweep_every.total_seconds()
-        next_at = seams.boot_time()
+        next_at = prune_at = seams.boot_time()
         while not self._stop.is_set():
+            if seams.boot_time() >= prune_at:
+                first = self._context.pace.is_new
+                self._guarded(self._prune)
+                prune_at = seams.boot_time() + (PRUNE_S if first else every_s)
             if self._wanted() > self._answered or seams.boot_time() >= next_at:
-                self._guarded()
+                self._guarded(self.turn)
                 next_at = seams.boot_time() + every_s
             if self._stop.wait(LOOK_S):
                 return
@@ -102,10 +109,13 @@ class Sweeper:
             return {"error": f"{type(error).__name__}: {error}"}
         return asdict(report) | {"orphans": report.orphans}
 
-    def _guarded(self) -> None:
+    def _prune(self) -> None:
+        if pruner.may(self._context):
+            pruner.run_once(self._context, stopped=self._stop.is_set)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self.turn()
-            pruner.run_once(self._context)
+            work()
         except LeaseholdError as error:
             log.warning("sweep.put_off", why=str(error))
         except Exception:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from leasehold import tasks
 from leasehold.agent.child import say_ready
+from leasehold.blobs import Blobs
 from leasehold.bootstrap import App
 from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.ids import new_id
@@ -65,9 +66,12 @@ class SimApp(App):
         **parts: Any,
     ) -> Context:
         rng = Random(self.world.scheduler.rng.random())  # noqa: S311  a simulation
-        return super().context(
+        context = super().context(
             publish=publish, worker_id=worker_id, nudge=nudge, rng=rng, **parts
         )
+        # Nothing of a simulation reaches a disk.
+        context.blobs = Blobs("memory://")
+        return context
 
     def registry(self, host_id: str) -> Registry:  # noqa: ARG002  known by the process
         world = self.world

@@ -9,7 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from leasehold.store.columns import json_field, micros
+from leasehold.store.columns import json_field, micros, partial
+
+_OF_NEITHER = "run_id IS NULL AND lease_id IS NULL"
 
 
 class OutputChunk(SQLModel, table=True):
@@ -33,6 +35,9 @@ class Artifact(SQLModel, table=True):
         sa.CheckConstraint(
             "kind IN ('deleted', 'skipped') OR sha256 IS NOT NULL OR link IS NOT NULL",
             name="artifact_content",
+        ),
+        partial(
+            "artifact_blob", "tenant_id", "sha256", where="sha256 IS NOT NULL", unique=False
         ),
     )
     run_id: str = Field(primary_key=True, foreign_key="runs.id", max_length=64)
@@ -61,6 +66,7 @@ class Event(SQLModel, table=True):
     __table_args__ = (
         sa.Index("event_of_run", "run_id", "id"),
         sa.Index("event_of_lease", "lease_id", "id"),
+        partial("event_of_tenant", "tenant_id", "at", where=_OF_NEITHER, unique=False),
     )
     id: int | None = Field(
         default=None,

@@ -6,7 +6,7 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import dump, load
 
 _WANTED: Final = "sweep_wanted"
-_RECENT: Final = 1000
+RECENT: Final = 1000
 
 
 def ask(tx: Tx, *, dry_run: bool) -> int:
@@ -95,7 +95,7 @@ def configs(tx: Tx, provider: str) -> list[Row]:
     """
     Return the configs with which sandboxes of a provider may have been made, with tenants.
 
-    Those of its environments, of its live leases, and of the `_RECENT` newest leases: what
+    Those of its environments, of its live leases, and of the `RECENT` newest leases: what
     was left behind by one that is over and whose environment is gone is still found.
     """
     return tx.all(
@@ -105,7 +105,7 @@ def configs(tx: Tx, provider: str) -> list[Row]:
         " 'retained', 'releasing') OR number > (SELECT COALESCE(MAX(number), 0) FROM leases)"
         " - :recent)",
         provider=provider,
-        recent=_RECENT,
+        recent=RECENT,
     )
 
 

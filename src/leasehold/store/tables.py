@@ -21,9 +21,10 @@ from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
+from leasehold.store.upkeep_tables import UPKEEP_TABLES
 
 METADATA: Final = SQLModel.metadata
-assert all((SECRET_TABLES, KEY_TABLES, LOOKUP_TABLES)), "made with the others"
+assert all((SECRET_TABLES, KEY_TABLES, LOOKUP_TABLES, UPKEEP_TABLES)), "made with them"
 
 
 class Fact(SQLModel, table=True):
@@ -91,6 +92,7 @@ class AgentSession(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("(status = 'live') = (ended_at IS NULL)", name="session_end"),
         partial("session_live", "status", where="status = 'live'", unique=False),
+        partial("session_over", "ended_at", where="ended_at IS NOT NULL", unique=False),
     )
     id: str = Field(primary_key=True, max_length=64)
     host_id: str = Field(foreign_key="hosts.id", max_length=64, index=True)
@@ -112,6 +114,7 @@ class Worker(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("(status = 'gone') = (gone_at IS NOT NULL)", name="worker_gone"),
         partial("worker_here", "host_id", where="status <> 'gone'", unique=False),
+        partial("worker_over", "gone_at", where="gone_at IS NOT NULL", unique=False),
     )
     id: str = Field(primary_key=True, max_length=64)
     session_id: str = Field(foreign_key="sessions.id", max_length=64, index=True)
@@ -143,24 +146,15 @@ class AdvertisedProvider(SQLModel, table=True):
     seen_at: int = micros(nullable=False)
 
 
-class SweepReport(SQLModel, table=True):
-    """What a host's last sweep of one provider saw and did; `leasehold reconcile` reads it."""
-
-    __tablename__ = "sweep_reports"
-    host_id: str = Field(primary_key=True, foreign_key="hosts.id", max_length=64)
-    provider: str = Field(primary_key=True, max_length=64)
-    request: int = micros(nullable=False)
-    """The newest request that this sweep began after; 0: nobody has asked."""
-
-    dry_run: bool
-    at: int = micros(nullable=False)
-    report: dict[str, Any] = json_field(nullable=False)
-
-
 _RUN_OVER = among(life.RUN_ENDS)
 UNLUCKY: Final = "status IN ('failed', 'cancelled', 'timed_out', 'parked')"
 _LEASE_OVER = among(life.LEASE_ENDS)
 _EXECUTION_OVER = among(life.EXECUTION_ENDS)
+_WHOLE = "finished_at IS NOT NULL AND output_pruned_at IS NULL"
+_PRUNED = "output_pruned_at IS NOT NULL"
+_RETRIES = "retry_of IS NOT NULL AND finished_at IS NULL"
+_WANTS = "wanted_lease_id IS NOT NULL AND finished_at IS NULL"
+_OVER = "finished_at IS NOT NULL"
 
 
 class Run(SQLModel, table=True):
@@ -199,6 +193,12 @@ class Run(SQLModel, table=True):
         partial(
             "run_unlucky", "tenant_id", "status", "created_at", where=UNLUCKY, unique=False
         ),
+        # Retention: each ended run is in one of these two.
+        partial("run_whole", "tenant_id", "finished_at", where=_WHOLE, unique=False),
+        partial("run_pruned", "tenant_id", "finished_at", where=_PRUNED, unique=False),
+        partial("run_retry", "retry_of", where=_RETRIES, unique=False),
+        partial("run_wants", "wanted_lease_id", where=_WANTS, unique=False),
+        partial("run_blob", "tenant_id", "blob", where="blob IS NOT NULL", unique=False),
     )
     id: str = Field(primary_key=True, max_length=64)
     tenant_id: str = Field(foreign_key="tenants.id", max_length=64)
@@ -260,6 +260,12 @@ class Run(SQLModel, table=True):
     artifacts_error: str | None = None
     """Why its artifacts are not, or not all, in the store."""
 
+    blob: str | None = Field(default=None, max_length=64)
+    """The digest of what it names in the store: its tree, or what `cp` brings."""
+
+    output_pruned_at: int | None = micros()
+    """When retention deleted its output and artifacts."""
+
 
 class Lease(SQLModel, table=True):
     """The right to use one sandbox; outlives the run when reused or retained."""
@@ -296,6 +302,7 @@ class Lease(SQLModel, table=True):
         partial("lease_due", "due_at", where="due_at IS NOT NULL", unique=False),
         partial("lease_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
         partial("lease_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
+        partial("lease_over", "tenant_id", "finished_at", where=_OVER, unique=False),
         partial(
             "lease_live",
             "environment_id",

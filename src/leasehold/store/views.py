@@ -87,6 +87,7 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "workspace": spec.get("workspace"),
         "tree": load(row["tree"]) or spec.get("tree"),
         "artifacts_error": row["artifacts_error"],
+        "output_pruned_at": iso(row["output_pruned_at"]),
         "key": row["idempotency_key"],
         "retry_of": row["retry_of"],
         "created_at": iso(row["created_at"]),
@@ -164,8 +165,8 @@ def progress(tx: Tx, run_id: str) -> Row | None:
     return tx.one(
         "SELECT r.id, r.status, r.step, r.code, r.message, r.exit_code, r.attempt,"
         " r.infra_attempts, r.end_requested, r.lease_id, r.claimed_by, r.finished_at,"
-        " r.follow_until, l.status AS lease_status, l.mode AS lease_mode, l.last_error,"
-        " l.sandbox_id, {now} AS now_us"
+        " r.follow_until, r.output_pruned_at, l.status AS lease_status,"
+        " l.mode AS lease_mode, l.last_error, l.sandbox_id, {now} AS now_us"
         " FROM runs r LEFT JOIN leases l ON l.id = r.lease_id WHERE r.id = :id",
         id=run_id,
     )
