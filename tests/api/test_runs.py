@@ -90,6 +90,8 @@ WRONG_FIELDS: Final[list[tuple[Any, str, str]]] = [
     ({"environment": "a/b"}, "environment", ""),
     ({"environment": None, "lease_id": "l", "env": 3}, "env", "(got int)"),
     ({"lease_id": "l"}, "lease_id", "give it or an environment"),
+    ({"tree": {"git": "https://u:p@h/r"}}, "tree.git", "put them into a secret"),
+    ({"workspace": "https://token@h/r"}, "workspace", "put them into a secret"),
 ]
 
 

@@ -90,7 +90,14 @@ def test_the_next_run_of_a_workspace_waits_and_explain_says_for_whom(
         (("--workspace", "/no/such"), "--workspace: there is no directory /no/such"),
         (("--sync-back",), "--sync-back: needs --workspace"),
         (("--artifacts", "../x"), "--artifacts"),
-        (("--workspace", "https://u:p@host/r"), "carries no credentials"),
+        (("--workspace", "https://u:p@host/r"), "carries credentials"),
+        (("--workspace", "https://host/r", "--workspace-name", "https://t@h/"), "credentials"),
+        (("--workspace-secret", "x"), "go with --workspace URL"),
+        (("--workspace", "/", "--workspace-secret", "x"), "go with a git URL"),
+        (
+            ("--workspace", "ssh://h/r", "--workspace-known-hosts", "/no/such"),
+            "--workspace-known-hosts: /no/such cannot be read",
+        ),
         (("--workspace", "ftp://host/r"), "a git URL begins with"),
     ],
 )

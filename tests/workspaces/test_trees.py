@@ -3,10 +3,12 @@
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.registry import _registry as registry
 
 from leasehold.blobs import Blobs
 from leasehold.errors import (
@@ -190,6 +192,11 @@ def test_a_store_that_is_no_directory_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "why"), [("s3://bucket/x", r"pip install 'leasehold\[s3\]'"), ("nope://x", "nope")]
 )
-def test_a_store_whose_driver_is_missing_is_said_with_what_mends_it(url: str, why: str) -> None:
+def test_a_store_whose_driver_is_missing_is_said_with_what_mends_it(
+    url: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Python does it where there is no such module.
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(registry, "s3", raising=False)
     with pytest.raises(BadInputError, match=why):
         Blobs(url).check()
