@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     """``postgresql://user:password@host/name`` or ``sqlite:////path``; default: in `home`."""
 
+    tenant: str = Field(default="default", min_length=1, max_length=64)
+    """Whose rows the command line works on; `--tenant` goes before."""
+
     broker_url: SecretStr | None = None
     """Redis or Valkey (``redis://``, ``rediss://``) or RabbitMQ (``amqp://``, ``amqps://``);
     default: the embedded broker of `home`."""

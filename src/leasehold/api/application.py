@@ -18,6 +18,7 @@ from leasehold.api import (
     output,
     retention,
     runs,
+    tenants,
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
@@ -50,7 +51,17 @@ def make(door: Door, **limits: Any) -> FastAPI:
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
-    for part in (runs, output, environments, leases, fleet, keys, retention, health):
+    for part in (
+        runs,
+        output,
+        environments,
+        leases,
+        fleet,
+        keys,
+        tenants,
+        retention,
+        health,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)

@@ -36,7 +36,7 @@ _BEARER: Final = "bearer"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the holder of a key of a tenant."""
+    """Who asks: the holder of a key of a tenant, or of the platform (`ids.PLATFORM`)."""
 
     tenant_id: str
     role: Role
@@ -132,20 +132,30 @@ def _door(request: Request) -> Door:
 
 
 class Needs:
-    """The dependency of a route: its caller, whose role allows it."""
+    """The dependency of a route: its caller, who has one of these roles or one above."""
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
+    def __init__(self, *roles: Role) -> None:
+        self.roles = roles
 
     async def __call__(self, request: Request) -> Caller:
         caller: Caller = request.state.caller
-        if not caller.role.allows(self.role):
-            has, needs = caller.role.value, self.role.value
-            raise ForbiddenError(f"this key has the role {has}; this needs at least {needs}")
+        if not any(caller.role.allows(role) for role in self.roles):
+            raise ForbiddenError(_refusal(caller.role, self.roles[0]))
         return caller
+
+
+def _refusal(has: Role, needs: Role) -> str:
+    if has is Role.ROOT:
+        return f"a key of the platform has no tenant; this needs a tenant's {needs.value}"
+    if needs is Role.ROOT:
+        return f"this key has the role {has.value}; this needs a key of the platform (root)"
+    return f"this key has the role {has.value}; this needs at least {needs.value}"
 
 
 TheDoor = Annotated[Door, Depends(_door)]
 Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+Root = Annotated[Caller, Depends(Needs(Role.ROOT))]
+Anybody = Annotated[Caller, Depends(Needs(Role.VIEWER, Role.ROOT))]
+KeyMaker = Annotated[Caller, Depends(Needs(Role.ADMIN, Role.ROOT))]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs, with_secrets
+from leasehold.cli.options import AsJson, Environment, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError
 
 group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
@@ -39,7 +39,7 @@ def list_(
     from leasehold.store import environments, views
 
     with enter() as door:
-        rows = door.read(lambda tx: environments.page(tx, tenant_id=TENANT))
+        rows = door.read(lambda tx: environments.page(tx, tenant_id=door.tenant))
     shapes = [views.environment_view(r) for r in rows if archived or r["status"] == "active"]
     if as_json:
         output.emit(shapes)
@@ -166,7 +166,7 @@ def create(
     with enter() as door:
         row = door.write(
             "environment.create",
-            lambda tx: submit.create_environment(tx, spec, tenant_id=TENANT, actor="cli"),
+            lambda tx: submit.create_environment(tx, spec, tenant_id=door.tenant, actor="cli"),
             repeatable=False,
         )
     if as_json:
@@ -183,7 +183,7 @@ def show(name: Environment, *, as_json: AsJson = False) -> None:
     from leasehold.store import environments, views
 
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
         counts = door.read(lambda tx: views.blast_radius(tx, row["id"]))
     shape = views.environment_view(row) | {
         "unfinished_runs": counts["runs"],
@@ -212,7 +212,8 @@ def archive(
     change = archiving.take_up if undo else archiving.archive
     with enter() as door:
         row = door.write(
-            "environment.archive", lambda tx: change(tx, name, tenant_id=TENANT, actor="cli")
+            "environment.archive",
+            lambda tx: change(tx, name, tenant_id=door.tenant, actor="cli"),
         )
     if as_json:
         output.emit(views.environment_view(row))
@@ -240,7 +241,7 @@ def delete(
         row = door.write(
             "environment.delete",
             lambda tx: archiving.delete(
-                tx, name, tenant_id=TENANT, actor="cli", consent=consent
+                tx, name, tenant_id=door.tenant, actor="cli", consent=consent
             ),
             repeatable=False,
         )
@@ -265,7 +266,7 @@ def probe(
 
     began = time.monotonic()
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
         footing.need_stack(door.settings, "a probe")
         found = probing.probe(door, row, wait_s=probing.seconds(wait, option="--wait"))
     found["took_s"] = round(time.monotonic() - began, 3)

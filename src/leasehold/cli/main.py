@@ -30,12 +30,18 @@ from leasehold.cli import (
     secrets_commands,
     simulate_command,
     stack_commands,
+    tenancy,
+    tenants_commands,
 )
 from leasehold.errors import BadInputError
 
 
 class Doors(TyperGroup):
     """The root group: turns every error into its line and its exit code."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        tenancy.extend(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -96,6 +102,7 @@ def root(
 ) -> None:
     """Run commands in leased sandboxes, and never lose one."""
     options.patience.set(_seconds(patience))
+    tenancy.begin()
 
 
 def _seconds(patience: str) -> float:
@@ -121,6 +128,7 @@ for part in (
     environment_commands,
     secrets_commands,
     keys_commands,
+    tenants_commands,
     fleet_commands,
     insight_commands,
     stack_commands,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson
+from leasehold.cli.options import AsJson
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def set_(name: Name, *, as_json: AsJson = False) -> None:
         keys = _keys(door, make=True)
         version = door.write(
             "secrets.set",
-            lambda tx: keeping.put(tx, keys, tenant_id=TENANT, name=name, value=value),
+            lambda tx: keeping.put(tx, keys, tenant_id=door.tenant, name=name, value=value),
             repeatable=False,
         )
     if len(value) < SHORTEST:
@@ -89,7 +89,7 @@ def list_(*, as_json: AsJson = False) -> None:
     from leasehold.store import secrets, views
 
     with enter() as door:
-        rows = door.read(lambda tx: secrets.page(tx, tenant_id=TENANT))
+        rows = door.read(lambda tx: secrets.page(tx, tenant_id=door.tenant))
     shapes = [
         {
             "name": row["name"],
@@ -121,7 +121,7 @@ def delete(name: Name, *, as_json: AsJson = False) -> None:
     with enter() as door:
         door.write(
             "secrets.delete",
-            lambda tx: keeping.delete(tx, tenant_id=TENANT, name=name),
+            lambda tx: keeping.delete(tx, tenant_id=door.tenant, name=name),
             repeatable=False,
         )
     if as_json:

@@ -1,21 +1,27 @@
 """SQL of environments, tenants' named places, and of the deployment's facts."""
 
-from typing import Any
+from typing import Any, Final
 
 from leasehold.errors import NotFoundError
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded
 from leasehold.store.sql import dump
 
+_WITH_TENANT: Final = (
+    "SELECT e.*, t.status AS tenant_status, t.max_concurrent AS tenant_max_concurrent"
+    " FROM environments e JOIN tenants t ON t.id = e.tenant_id"
+)
+"""What admission has to know of an environment's tenant comes with it."""
+
 
 def find(tx: Tx, environment_id: str) -> Row | None:
-    row = tx.one("SELECT * FROM environments WHERE id = :id", id=environment_id)
+    row = tx.one(f"{_WITH_TENANT} WHERE e.id = :id", id=environment_id)
     return decoded(row) if row else None
 
 
 def find_by_name(tx: Tx, name: str, *, tenant_id: str) -> Row | None:
     row = tx.one(
-        "SELECT * FROM environments WHERE tenant_id = :tenant AND name = :name",
+        f"{_WITH_TENANT} WHERE e.tenant_id = :tenant AND e.name = :name",
         tenant=tenant_id,
         name=name,
     )

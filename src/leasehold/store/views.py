@@ -37,18 +37,25 @@ def iso(micros: int | None) -> str | None:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def ids_like(tx: Tx, noun: str, text: str) -> list[str]:
-    """Return a few ids of a noun that begin or end so; people type short ids."""
+def ids_like(tx: Tx, noun: str, text: str, *, tenant_id: str | None = None) -> list[str]:
+    """
+    Return a few ids of a noun that begin or end so; people type short ids.
+
+    Args:
+        tenant_id: Only of this tenant's; of nouns that are tenants'.
+    """
     table = _TABLES[noun]
-    if tx.value(f"SELECT 1 FROM {table} WHERE id = :id", id=text) is not None:
+    own, params = ("", {}) if tenant_id is None else (" AND tenant_id = :t", {"t": tenant_id})
+    if tx.value(f"SELECT 1 FROM {table} WHERE id = :id{own}", id=text, **params) is not None:
         return [text]
     plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     rows = tx.all(
-        f"SELECT id FROM {table} WHERE id LIKE :a ESCAPE '\\' OR id LIKE :b ESCAPE '\\'"
-        " ORDER BY id LIMIT :some",
+        f"SELECT id FROM {table} WHERE (id LIKE :a ESCAPE '\\' OR id LIKE :b ESCAPE '\\')"
+        f"{own} ORDER BY id LIMIT :some",
         a=f"{plain}%",
         b=f"%{plain}",
         some=_SOME,
+        **params,
     )
     return [row["id"] for row in rows] if plain else []
 
@@ -304,6 +311,19 @@ def idle_of(tx: Tx, environment_id: str) -> list[str]:
         idle=LeaseStatus.IDLE.value,
     )
     return [row["id"] for row in rows]
+
+
+def tenant_view(row: Row) -> Shape:
+    """Return what is shown of a tenant: nothing that is in its rows, only how many."""
+    shape = {
+        "name": row["id"],
+        "status": row["status"],
+        "description": row["description"] or "",
+        "limits": {name: row[name] for name in ("max_concurrent", "max_queued")},
+        "created_at": iso(row["created_at"]),
+    }
+    counts = ("queued_runs", "running_runs", "live_leases")
+    return shape | {name: row[name] for name in counts if name in row}
 
 
 def key_view(row: Row) -> Shape:
