@@ -21,6 +21,9 @@ def settings(
 ) -> Settings:
     monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LEASEHOLD_DATABASE_URL", database_url)
+    # How fast a test asks is no matter of its own; tests/api/test_guards.py sets limits.
+    monkeypatch.setenv("LEASEHOLD_API_REQUESTS_PER_S", "0")
+    monkeypatch.setenv("LEASEHOLD_API_FAILURES_PER_MINUTE", "0")
     with database.write("test") as tx:
         serve(tx, key="fake", host_id=insert_worker(tx)["host_id"])
         environment(tx, "place")
