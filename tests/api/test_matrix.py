@@ -20,7 +20,7 @@ from leasehold.domain.roles import Role
 from leasehold.domain.specs import EnvironmentSpec
 from leasehold.ids import PLATFORM, new_id
 from leasehold.orchestrator import submit, tenants
-from leasehold.store import hosts
+from leasehold.store import hosts, secrets
 from leasehold.store.database import Database, Tx
 from store.rows import insert_key, insert_lease, insert_run
 
@@ -61,6 +61,19 @@ def lease(tx: Tx, tenant: str) -> dict[str, str]:
 def key(tx: Tx, tenant: str) -> dict[str, str]:
     role = "root" if tenant == PLATFORM else "viewer"
     return {"key": insert_key(tx, tenant_id=tenant, role=role)["id"]}
+
+
+def secret(tx: Tx, tenant: str) -> dict[str, str]:
+    name = f"of-{tenant}-{new_id()}"
+    version = secrets.put(tx, tenant_id=tenant, name=name)
+    secrets.insert_version(
+        tx, tenant_id=tenant, name=name, version=version, key_id="k", ciphertext=""
+    )
+    return {"name": name}
+
+
+def fresh_name(_tx: Tx, _tenant: str) -> dict[str, str]:
+    return {"name": new_id()}
 
 
 def provider(_tx: Tx, _tenant: str) -> dict[str, str]:
@@ -152,6 +165,12 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("DELETE", "/api/v1/tenants/{tenant}/keys/{key}"): Row(
         403, 403, 403, 200, key_of_tenant, shared=True
     ),
+    ("GET", "/api/v1/secrets"): Row(200, 200, 200, 403),
+    ("GET", "/api/v1/secrets/{name}"): Row(200, 200, 200, 403, secret),
+    ("PUT", "/api/v1/secrets/{name}"): Row(
+        403, 403, 200, 403, fresh_name, body={"value": "hush-hush"}, shared=True
+    ),
+    ("DELETE", "/api/v1/secrets/{name}"): Row(403, 403, 200, 403, secret),
     ("GET", "/api/v1/keys"): Row(403, 403, 200, 200),
     ("POST", "/api/v1/keys"): Row(403, 403, 201, 201, body={"name": "another"}),
     ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, 200, key),
@@ -189,7 +208,8 @@ def everything(database: Database) -> str:
         tables = ("runs", "leases", "environments", "events")
         rows = [tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables]
         revoked = tx.all("SELECT id, revoked_at FROM api_keys ORDER BY id")
-        return str([*rows, revoked])
+        named = tx.all("SELECT * FROM secrets ORDER BY tenant_id, name")
+        return str([*rows, revoked, named])
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -19,6 +19,7 @@ from leasehold.api import (
     output,
     retention,
     runs,
+    secrets,
     tenants,
 )
 from leasehold.api.door import Door
@@ -82,6 +83,7 @@ def make(door: Door, settings: Settings, **limits: Any) -> FastAPI:
         environments,
         leases,
         fleet,
+        secrets,
         keys,
         tenants,
         retention,

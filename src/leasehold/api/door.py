@@ -16,7 +16,9 @@ from leasehold import transport
 from leasehold.bootstrap import App
 from leasehold.domain.roles import Role
 from leasehold.errors import (
+    BadInputError,
     BrokerUnavailableError,
+    ConflictError,
     ForbiddenError,
     StoreUnavailableError,
     UnauthenticatedError,
@@ -28,6 +30,8 @@ from leasehold.settings import Settings
 from leasehold.store import keys as key_rows
 from leasehold.store import schema
 from leasehold.store.database import Tx
+from leasehold.vault import keeping
+from leasehold.vault.keys import SETTING, Keys, make_file
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -53,7 +57,38 @@ class Door:
 
     def __init__(self, app: App) -> None:
         self._database = app.database
+        self._settings = app.settings
         self.context = app.context(publish=_Sender(app.settings))
+
+    def secret_keys(self) -> Keys:
+        """
+        Return the keys that encrypt secrets; an embedded stack makes its own.
+
+        Raises:
+            ConflictError: This process has none, or a file that is none.
+        """
+        path = self._settings.secret_keys_path
+        if self._settings.database_url is None:
+            make_file(path)
+        try:
+            return Keys.load(path)
+        except BadInputError as error:
+            # Where the file should be is no client's business.
+            log.warning("secrets.no_keys", why=str(error))
+            raise ConflictError(
+                "this process of the API has no keys to encrypt secrets with; whoever runs it"
+                f" has to set {SETTING}"
+            ) from None
+
+    def rotate_secrets(self, *, actor: str) -> tuple[str, int]:
+        """
+        Encrypt all values anew with the first key; return its name and how many.
+
+        Raises:
+            ConflictError: This process has no keys.
+        """
+        keys = self.secret_keys()
+        return keys.first, keeping.rotate(self._database, keys, actor=actor)
 
     def read(self, work: Callable[[Tx], T]) -> T:
         """Do `work` in a transaction that only reads."""
