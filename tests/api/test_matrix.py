@@ -134,6 +134,10 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
         403, 403, 201, 403, body={"name": "new", "provider": "fake"}
     ),
     ("GET", "/api/v1/environments/{name}"): Row(200, 200, 200, 403, place),
+    ("PATCH", "/api/v1/environments/{name}"): Row(
+        403, 403, 200, 403, place, body={"description": "another"}
+    ),
+    ("GET", "/api/v1/environments/{name}/blast-radius"): Row(200, 200, 200, 403, place),
     ("POST", "/api/v1/environments/{name}/archive"): Row(403, 403, 200, 403, place),
     ("POST", "/api/v1/environments/{name}/unarchive"): Row(403, 403, 200, 403, place),
     ("DELETE", "/api/v1/environments/{name}"): Row(403, 403, 200, 403, place),

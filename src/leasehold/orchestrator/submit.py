@@ -283,15 +283,7 @@ def create_environment(
     slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(f"environment {spec.name} exists already")
-    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
-    if not there:
-        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
-        raise BadInputError(
-            f"provider: there is no provider {spec.provider!r}; there are: {known}",
-            field="provider",
-        )
-    check_config(there[0]["config_schema"], spec.config)
-    placing.check_provider(tx, spec.provider, spec.requires)
+    check_place(tx, spec)
     now = tx.now()
     row = insert_row(
         tx,
@@ -311,6 +303,24 @@ def create_environment(
     event = ("environment.active", {"environment": spec.name, **_by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
     return runs.decoded(row)
+
+
+def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
+    """
+    Check where an environment's sandboxes are to be made, as hosts have advertised it.
+
+    Raises:
+        BadInputError: The provider is unknown, or the config does not fit its schema.
+    """
+    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
+    if not there:
+        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
+        raise BadInputError(
+            f"provider: there is no provider {spec.provider!r}; there are: {known}",
+            field="provider",
+        )
+    check_config(there[0]["config_schema"], spec.config)
+    placing.check_provider(tx, spec.provider, spec.requires)
 
 
 def check_config(schema: Any, config: Any) -> None:

@@ -82,11 +82,22 @@ def change_fact(tx: Tx, name: str, value: str, *, held: str) -> bool:
 
 
 def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
-    """Replace what an environment is; leases made from the old one match no more."""
+    """
+    Replace what an environment is; leases made from the old one match no more.
+
+    Its queued runs go to its provider as it is now; those that name a lease keep theirs.
+    """
     tx.run(
-        "UPDATE environments SET spec = :spec, provider = :provider, updated_at = {now}"
-        " WHERE id = :id",
+        "UPDATE environments SET spec = :spec, provider = :provider, max_concurrent = :most,"
+        " updated_at = {now} WHERE id = :id",
         id=environment_id,
         spec=dump(spec),
+        provider=spec["provider"],
+        most=(spec.get("limits") or {}).get("max_concurrent"),
+    )
+    tx.run(
+        "UPDATE runs SET provider = :provider WHERE environment_id = :id AND status = 'queued'"
+        " AND wanted_lease_id IS NULL AND provider <> :provider",
+        id=environment_id,
         provider=spec["provider"],
     )

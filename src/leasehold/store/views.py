@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
@@ -288,29 +288,6 @@ def environment_view(row: Row) -> Shape:
         "created_at": iso(row["created_at"]),
         "updated_at": iso(row["updated_at"]),
     }
-
-
-def blast_radius(tx: Tx, environment_id: str) -> Row:
-    """Count what still names an environment: unfinished runs and live leases."""
-    row = tx.one(
-        "SELECT (SELECT count(*) FROM runs WHERE environment_id = :id"
-        " AND finished_at IS NULL) AS runs, (SELECT count(*) FROM leases"
-        f" WHERE environment_id = :id AND status NOT IN ({among(LEASE_ENDS)})) AS leases",
-        id=environment_id,
-    )
-    assert row is not None
-    return row
-
-
-def idle_of(tx: Tx, environment_id: str) -> list[str]:
-    """Return an environment's idle leases that nobody holds on their own."""
-    rows = tx.all(
-        "SELECT id FROM leases WHERE environment_id = :id AND status = :idle"
-        " AND held_until IS NULL",
-        id=environment_id,
-        idle=LeaseStatus.IDLE.value,
-    )
-    return [row["id"] for row in rows]
 
 
 def tenant_view(row: Row) -> Shape:
