@@ -72,6 +72,12 @@ def secret(tx: Tx, tenant: str) -> dict[str, str]:
     return {"name": name}
 
 
+def no_secrets(tx: Tx, _tenant: str) -> dict[str, str]:
+    """Leave nothing to encrypt anew: what `secret` makes is no ciphertext."""
+    tx.run("DELETE FROM secret_versions")
+    return {}
+
+
 def fresh_name(_tx: Tx, _tenant: str) -> dict[str, str]:
     return {"name": new_id()}
 
@@ -175,6 +181,7 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
         403, 403, 200, 403, fresh_name, body={"value": "hush-hush"}, shared=True
     ),
     ("DELETE", "/api/v1/secrets/{name}"): Row(403, 403, 200, 403, secret),
+    ("POST", "/api/v1/secrets/rotate"): Row(403, 403, 403, 200, no_secrets),
     ("GET", "/api/v1/keys"): Row(403, 403, 200, 200),
     ("POST", "/api/v1/keys"): Row(403, 403, 201, 201, body={"name": "another"}),
     ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, 200, key),
