@@ -302,7 +302,7 @@ def create_environment(
     )
     event = ("environment.active", {"environment": spec.name, **_by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
-    return runs.decoded(row)
+    return environments.get(tx, row["id"], tenant_id=tenant_id)
 
 
 def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
