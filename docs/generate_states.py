@@ -44,6 +44,7 @@ MACHINES = (
         life.ENVIRONMENT_MOVES,
         life.EnvironmentStatus.ACTIVE,
     ),
+    Machine("Tenant", life.TenantStatus, life.TENANT_MOVES, life.TenantStatus.ACTIVE),
     Machine("Worker", life.WorkerStatus, life.WORKER_MOVES, life.WorkerStatus.STARTING),
     Machine("Session", life.SessionStatus, life.SESSION_MOVES, life.SessionStatus.LIVE),
 )

@@ -10,6 +10,7 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     │   └── FullError                a limit refuses; says when to try again
     ├── UnauthenticatedError         no key, or one that is not valid
     ├── ForbiddenError               the key is valid, its role may not do this
+    ├── RateLimitedError             who asks asked too often; carries `retry_after_s`
     ├── TooLargeError                a request is bigger than what is taken
     ├── SlowRequestError             a request did not come in time
     ├── StoreUnavailableError        the database did not answer
@@ -98,6 +99,16 @@ class ForbiddenError(LeaseholdError):
     """Who asks is known, and their role may not do this."""
 
     code = "forbidden"
+
+
+class RateLimitedError(LeaseholdError):
+    """Who asks asked too often; try again after `retry_after_s` seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class TooLargeError(LeaseholdError):

@@ -15,6 +15,8 @@ SessionId = NewType("SessionId", str)
 WorkerId = NewType("WorkerId", str)
 
 DEFAULT_TENANT = TenantId("default")
+PLATFORM = TenantId("_platform")
+"""Owns the keys of the role `root` and what they did; no tenant may be called so."""
 
 
 def new_id() -> str:

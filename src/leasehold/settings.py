@@ -15,6 +15,7 @@ PREFIX: Final = "LEASEHOLD_"
 BROKER_SCHEMES: Final = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
 LABEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 LABEL_CHARS: Final = 255
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _NOT_OURS: Final = frozenset(
     {"API_URL", "API_TOKEN", "RUN_ID", "TOKEN", "TEST_POSTGRES_URL", "TEST_REDIS_URL"}
     | {"REQUIRE_SERVICES"}
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     """``postgresql://user:password@host/name`` or ``sqlite:////path``; default: in `home`."""
+
+    tenant: str = Field(default="default", min_length=1, max_length=64)
+    """Whose rows the command line works on; `--tenant` goes before."""
 
     broker_url: SecretStr | None = None
     """Redis or Valkey (``redis://``, ``rediss://``) or RabbitMQ (``amqp://``, ``amqps://``);
@@ -109,6 +113,24 @@ class Settings(BaseSettings):
     git_ca_file: Path | None = None
     """Certificates (PEM) that workers trust of git servers, instead of the system's."""
 
+    api_requests_per_s: float = Field(default=200.0, ge=0, allow_inf_nan=False)
+    """Requests a second with one API key, in the long run, to one process of the API; 0: no
+    limit. More are answered with 429."""
+
+    api_burst: int = Field(default=1000, ge=1)
+    """Requests with one API key at once, before that limit counts."""
+
+    api_failures_per_minute: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    """Requests without a valid API key, from one address to one process; 0: no limit."""
+
+    api_proxies: str = Field(default="", pattern=r"^[0-9a-fA-F.:/]*(,[0-9a-fA-F.:/]+)*$")
+    """Addresses or networks of proxies, `10.0.0.7,10.1.0.0/16`: whom they forward for (the
+    header `X-Forwarded-For`) is believed. Without them all clients of a proxy count as one."""
+
+    api_cors_origins: str = ""
+    """Origins whose pages may use the API, `https://ops.example.org,http://127.0.0.1:3000`;
+    exact ones only. By default none."""
+
     events: bool = False
     """Send Celery task events, so that Flower lists every step."""
 
@@ -148,6 +170,17 @@ class Settings(BaseSettings):
                 allowed = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
                 raise ValueError(f"no such kind of broker; it begins with one of {allowed}")
         return url
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in filter(None, text.split(",")):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r}: an origin is https://host or http://host:port, exactly as a"
+                    " browser sends it: small letters, no path, no wildcard"
+                )
+        return text
 
     @field_validator("host_labels")
     @classmethod

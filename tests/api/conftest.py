@@ -12,6 +12,7 @@ from leasehold import settings as knobs
 from leasehold.api.serving import Service
 from leasehold.settings import Settings
 from leasehold.store.database import Database
+from leasehold.vault.keys import make_file
 from store.rows import insert_worker
 
 
@@ -21,6 +22,10 @@ def settings(
 ) -> Settings:
     monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LEASEHOLD_DATABASE_URL", database_url)
+    # How fast a test asks is no matter of its own; tests/api/test_guards.py sets limits.
+    monkeypatch.setenv("LEASEHOLD_API_REQUESTS_PER_S", "0")
+    monkeypatch.setenv("LEASEHOLD_API_FAILURES_PER_MINUTE", "0")
+    make_file(tmp_path / "home" / "secret-keys")
     with database.write("test") as tx:
         serve(tx, key="fake", host_id=insert_worker(tx)["host_id"])
         environment(tx, "place")

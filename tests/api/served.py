@@ -23,7 +23,7 @@ def make_key(
             "INSERT INTO tenants (id, created_at) VALUES (:id, {now}) ON CONFLICT DO NOTHING",
             id=tenant,
         )
-        spec = keys.KeySpec(name=name or f"{tenant}-{role.value}", role=role)
+        spec = keys.KeySpec(name=name or f"{tenant}-{role.value}".strip("_"), role=role)
         return keys.create(tx, spec, tenant_id=tenant, actor="test")[1]
 
 

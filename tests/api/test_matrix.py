@@ -18,13 +18,16 @@ from leasehold.api.gate import OPEN
 from leasehold.api.serving import Service
 from leasehold.domain.roles import Role
 from leasehold.domain.specs import EnvironmentSpec
-from leasehold.ids import new_id
-from leasehold.orchestrator import submit
+from leasehold.ids import PLATFORM, new_id
+from leasehold.orchestrator import submit, tenants
+from leasehold.store import hosts, secrets
 from leasehold.store.database import Database, Tx
 from store.rows import insert_key, insert_lease, insert_run
 
 OTHER: Final = "other"
-OWN: Final = "default"
+OWN: Final = {role: PLATFORM if role is Role.ROOT else "default" for role in Role}
+"""Whose keys have the role."""
+
 Make = Callable[[Tx, str], dict[str, str]]
 COMMANDS: Final = [{"argv": ["true"]}]
 
@@ -48,7 +51,7 @@ def place(tx: Tx, tenant: str) -> dict[str, str]:
     name = f"of-{tenant}-{new_id()}"
     spec = EnvironmentSpec(name=name, provider="fake")
     row = submit.create_environment(tx, spec, tenant_id=tenant)
-    return {"name": name if tenant == OWN else row["id"]}
+    return {"name": row["id"] if tenant == OTHER else name}
 
 
 def lease(tx: Tx, tenant: str) -> dict[str, str]:
@@ -56,15 +59,48 @@ def lease(tx: Tx, tenant: str) -> dict[str, str]:
 
 
 def key(tx: Tx, tenant: str) -> dict[str, str]:
-    return {"key": insert_key(tx, tenant_id=tenant)["id"]}
+    role = "root" if tenant == PLATFORM else "viewer"
+    return {"key": insert_key(tx, tenant_id=tenant, role=role)["id"]}
 
 
-PROVIDER: Final = {"key": "fake"}
-"""Providers are everybody's: there is none of another tenant."""
+def secret(tx: Tx, tenant: str) -> dict[str, str]:
+    name = f"of-{tenant}-{new_id()}"
+    version = secrets.put(tx, tenant_id=tenant, name=name)
+    secrets.insert_version(
+        tx, tenant_id=tenant, name=name, version=version, key_id="k", ciphertext=""
+    )
+    return {"name": name}
+
+
+def no_secrets(tx: Tx, _tenant: str) -> dict[str, str]:
+    """Leave nothing to encrypt anew: what `secret` makes is no ciphertext."""
+    tx.run("DELETE FROM secret_versions")
+    return {}
+
+
+def fresh_name(_tx: Tx, _tenant: str) -> dict[str, str]:
+    return {"name": new_id()}
 
 
 def provider(_tx: Tx, _tenant: str) -> dict[str, str]:
-    return PROVIDER
+    return {"key": "fake"}
+
+
+def host(tx: Tx, _tenant: str) -> dict[str, str]:
+    """Make a host that nobody needs any more."""
+    host_id = new_id()
+    hosts.upsert_host(tx, host_id, name=f"host-{host_id}", capacity=1, labels={})
+    return {"host_id": host_id}
+
+
+def tenant(tx: Tx, _tenant: str) -> dict[str, str]:
+    spec = tenants.TenantSpec(name=new_id())
+    return {"tenant": tenants.create(tx, spec, actor="test")["id"]}
+
+
+def key_of_tenant(tx: Tx, _tenant: str) -> dict[str, str]:
+    of = tenant(tx, _tenant)
+    return of | key(tx, of["tenant"])
 
 
 @dataclass(frozen=True)
@@ -74,50 +110,83 @@ class Row:
     viewer: int
     operator: int
     admin: int
+    root: int
     make: Make = nothing
     """Makes the row that the path names; without one there is nothing foreign to name."""
 
     body: Any = None
+    shared: bool = False
+    """What the path names is no tenant's: there is nothing foreign."""
 
     def of(self, role: Role) -> int:
         return int(getattr(self, role.value))
 
 
 MATRIX: Final[Mapping[tuple[str, str], Row]] = {
-    ("GET", "/api/v1/openapi.json"): Row(200, 200, 200),
-    ("GET", "/api/v1/version"): Row(200, 200, 200),
+    ("GET", "/api/v1/openapi.json"): Row(200, 200, 200, 200),
+    ("GET", "/api/v1/version"): Row(200, 200, 200, 200),
     ("POST", "/api/v1/runs"): Row(
-        403, 201, 201, body={"environment": "place", "commands": COMMANDS}
+        403, 201, 201, 403, body={"environment": "place", "commands": COMMANDS}
     ),
-    ("GET", "/api/v1/runs"): Row(200, 200, 200),
-    ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, run("queued")),
-    ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, run("queued")),
-    ("GET", "/api/v1/runs/{run_id}/output"): Row(200, 200, 200, run("queued")),
-    ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, run("queued")),
-    ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, run("failed")),
-    ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, run("parked")),
-    ("GET", "/api/v1/environments"): Row(200, 200, 200),
+    ("GET", "/api/v1/runs"): Row(200, 200, 200, 403),
+    ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, 403, run("queued")),
+    ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, 403, run("queued")),
+    ("GET", "/api/v1/runs/{run_id}/output"): Row(200, 200, 200, 403, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, 403, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, 403, run("failed")),
+    ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, 403, run("parked")),
+    ("GET", "/api/v1/environments"): Row(200, 200, 200, 403),
     ("POST", "/api/v1/environments"): Row(
-        403, 403, 201, body={"name": "new", "provider": "fake"}
+        403, 403, 201, 403, body={"name": "new", "provider": "fake"}
     ),
-    ("GET", "/api/v1/environments/{name}"): Row(200, 200, 200, place),
-    ("POST", "/api/v1/environments/{name}/archive"): Row(403, 403, 200, place),
-    ("POST", "/api/v1/environments/{name}/unarchive"): Row(403, 403, 200, place),
-    ("DELETE", "/api/v1/environments/{name}"): Row(403, 403, 200, place),
-    ("GET", "/api/v1/leases"): Row(200, 200, 200),
-    ("POST", "/api/v1/leases"): Row(403, 201, 201, body={"environment": "place"}),
-    ("GET", "/api/v1/leases/{lease_id}"): Row(200, 200, 200, lease),
-    ("POST", "/api/v1/leases/{lease_id}/release"): Row(403, 200, 200, lease),
-    ("POST", "/api/v1/leases/{lease_id}/retain"): Row(403, 200, 200, lease),
-    ("GET", "/api/v1/providers"): Row(200, 200, 200),
-    ("GET", "/api/v1/providers/{key}"): Row(200, 200, 200, provider),
-    ("GET", "/api/v1/workers"): Row(200, 200, 200),
-    ("GET", "/api/v1/hosts"): Row(200, 200, 200),
-    ("GET", "/api/v1/keys"): Row(403, 403, 200),
-    ("POST", "/api/v1/keys"): Row(403, 403, 201, body={"name": "another"}),
-    ("GET", "/api/v1/retention"): Row(200, 200, 200),
-    ("PUT", "/api/v1/retention"): Row(403, 403, 200, body={"runs_s": "10d"}),
-    ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, key),
+    ("GET", "/api/v1/environments/{name}"): Row(200, 200, 200, 403, place),
+    ("PATCH", "/api/v1/environments/{name}"): Row(
+        403, 403, 200, 403, place, body={"description": "another"}
+    ),
+    ("GET", "/api/v1/environments/{name}/blast-radius"): Row(200, 200, 200, 403, place),
+    ("POST", "/api/v1/environments/{name}/archive"): Row(403, 403, 200, 403, place),
+    ("POST", "/api/v1/environments/{name}/unarchive"): Row(403, 403, 200, 403, place),
+    ("DELETE", "/api/v1/environments/{name}"): Row(403, 403, 200, 403, place),
+    ("GET", "/api/v1/leases"): Row(200, 200, 200, 403),
+    ("POST", "/api/v1/leases"): Row(403, 201, 201, 403, body={"environment": "place"}),
+    ("GET", "/api/v1/leases/{lease_id}"): Row(200, 200, 200, 403, lease),
+    ("POST", "/api/v1/leases/{lease_id}/release"): Row(403, 200, 200, 403, lease),
+    ("POST", "/api/v1/leases/{lease_id}/retain"): Row(403, 200, 200, 403, lease),
+    ("GET", "/api/v1/providers"): Row(200, 200, 200, 200),
+    ("GET", "/api/v1/providers/{key}"): Row(200, 200, 200, 200, provider, shared=True),
+    ("GET", "/api/v1/workers"): Row(200, 200, 200, 200),
+    ("GET", "/api/v1/hosts"): Row(200, 200, 200, 200),
+    ("POST", "/api/v1/hosts/{host_id}/drain"): Row(403, 403, 403, 200, host, shared=True),
+    ("DELETE", "/api/v1/hosts/{host_id}"): Row(403, 403, 403, 200, host, shared=True),
+    ("GET", "/api/v1/tenants"): Row(403, 403, 403, 200),
+    ("POST", "/api/v1/tenants"): Row(403, 403, 403, 201, body={"name": "new"}),
+    ("GET", "/api/v1/tenants/{tenant}"): Row(403, 403, 403, 200, tenant, shared=True),
+    ("PATCH", "/api/v1/tenants/{tenant}"): Row(
+        403, 403, 403, 200, tenant, body={"limits": {"max_queued": 9}}, shared=True
+    ),
+    ("POST", "/api/v1/tenants/{tenant}/archive"): Row(403, 403, 403, 200, tenant, shared=True),
+    ("POST", "/api/v1/tenants/{tenant}/unarchive"): Row(
+        403, 403, 403, 200, tenant, shared=True
+    ),
+    ("GET", "/api/v1/tenants/{tenant}/keys"): Row(403, 403, 403, 200, tenant, shared=True),
+    ("POST", "/api/v1/tenants/{tenant}/keys"): Row(
+        403, 403, 403, 201, tenant, body={"name": "first", "role": "admin"}, shared=True
+    ),
+    ("DELETE", "/api/v1/tenants/{tenant}/keys/{key}"): Row(
+        403, 403, 403, 200, key_of_tenant, shared=True
+    ),
+    ("GET", "/api/v1/secrets"): Row(200, 200, 200, 403),
+    ("GET", "/api/v1/secrets/{name}"): Row(200, 200, 200, 403, secret),
+    ("PUT", "/api/v1/secrets/{name}"): Row(
+        403, 403, 200, 403, fresh_name, body={"value": "hush-hush"}, shared=True
+    ),
+    ("DELETE", "/api/v1/secrets/{name}"): Row(403, 403, 200, 403, secret),
+    ("POST", "/api/v1/secrets/rotate"): Row(403, 403, 403, 200, no_secrets),
+    ("GET", "/api/v1/keys"): Row(403, 403, 200, 200),
+    ("POST", "/api/v1/keys"): Row(403, 403, 201, 201, body={"name": "another"}),
+    ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, 200, key),
+    ("GET", "/api/v1/retention"): Row(200, 200, 200, 403),
+    ("PUT", "/api/v1/retention"): Row(403, 403, 200, 403, body={"runs_s": "10d"}),
 }
 FOREIGN: Final = 404
 ROUTES: Final = sorted(MATRIX)
@@ -150,16 +219,17 @@ def everything(database: Database) -> str:
         tables = ("runs", "leases", "environments", "events")
         rows = [tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables]
         revoked = tx.all("SELECT id, revoked_at FROM api_keys ORDER BY id")
-        return str([*rows, revoked])
+        named = tx.all("SELECT * FROM secrets ORDER BY tenant_id, name")
+        return str([*rows, revoked, named])
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_a_role_may_do_what_the_matrix_says(
     service: Service, database: Database, role: Role
 ) -> None:
-    with client_of(service, make_key(database, role)) as client:
+    with client_of(service, make_key(database, role, tenant=OWN[role])) as client:
         for route in ROUTES:
-            answer = ask(client, route, fresh(database, route, OWN))
+            answer = ask(client, route, fresh(database, route, OWN[role]))
             assert answer.status_code == MATRIX[route].of(role), (route, answer.text)
             if answer.status_code == 403:
                 assert answer.json()["code"] == "forbidden"
@@ -169,7 +239,7 @@ def test_a_role_may_do_what_the_matrix_says(
 def test_a_row_of_another_tenant_is_not_there_and_stays_as_it_is(
     service: Service, database: Database, role: Role
 ) -> None:
-    with client_of(service, make_key(database, role)) as client:
+    with client_of(service, make_key(database, role, tenant=OWN[role])) as client:
         make_key(database, tenant=OTHER)
         for route in ROUTES:
             ids = fresh(database, route, OTHER)
@@ -180,7 +250,7 @@ def test_a_row_of_another_tenant_is_not_there_and_stays_as_it_is(
             before = everything(database)
             answer = ask(client, route, ids)
             assert not any(row in answer.text for row in shown), route
-            if not ids or ids == PROVIDER:
+            if not ids or MATRIX[route].shared:
                 continue
             allowed = MATRIX[route].of(role) != 403
             assert answer.status_code == (FOREIGN if allowed else 403), (route, answer.text)

@@ -82,8 +82,8 @@ def test_deleting_what_is_in_use_says_how_much_and_wants_consent(
         insert_lease(tx, status="retained", environment_id=place)
     words = refused(client.delete(f"{ENVIRONMENTS}/place"), 409)
     assert "1 unfinished runs and 1 live leases" in words
-    assert "?force=true" in words
-    gone = client.delete(f"{ENVIRONMENTS}/place", params={"force": True}).json()
+    assert "?confirm=place" in words
+    gone = client.delete(f"{ENVIRONMENTS}/place", params={"confirm": "place"}).json()
     assert (gone["unfinished_runs"], gone["live_leases"]) == (1, 1)
     with database.write("test") as tx:
         tx.run("DELETE FROM runs")

@@ -94,7 +94,7 @@ def test_a_use_is_noted_once_a_minute(database: Database) -> None:
         (("a b",), "NAME: "),
         (
             ("ci", "--role", "emperor"),
-            "--role: Input should be 'viewer', 'operator' or 'admin'",
+            "--role: Input should be 'viewer', 'operator', 'admin' or 'root'",
         ),
         (("ci", "--expires", "soon"), "--expires: must be seconds or a duration"),
         (("ci", "--expires", "0"), "--expires: Input should be greater than 0"),

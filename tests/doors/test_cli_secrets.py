@@ -46,7 +46,7 @@ def test_a_secret_is_set_listed_and_deleted_and_never_shown() -> None:
     [
         ("-odd", b"value", "No such option"),
         ("a/b", b"value", "NAME: must begin with a letter or digit"),
-        ("empty", b"", "the value: is empty; it is read from stdin"),
+        ("empty", b"", "the value: is empty"),
         ("large", b"x" * 70_000, "the value: has"),
         ("binary", b"\xff\xfe", "the value: must be UTF-8 text"),
         ("nul", b"a\0b", "the value: must not hold a NUL"),

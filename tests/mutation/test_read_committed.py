@@ -8,6 +8,7 @@ fault, which does. So the race is one that would be seen.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,7 +142,7 @@ def test_two_runs_admitted_at_once_to_a_place_for_one(
     if faulty:
         real = slots.count_queued_and_try
         monkeypatch.setattr(
-            slots, "count_queued_and_try", lambda tx, **kw: (real(tx, **kw)[0], True)
+            slots, "count_queued_and_try", lambda tx, **kw: replace(real(tx, **kw), alone=True)
         )
     first, second = (submitted(house, key) for key in ("a", "b"))
     beside(house, first, second, waits=False)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from leasehold.store.database import Database, Tx
+from leasehold.store.runs import insert_row
 from leasehold.store.tables import METADATA
 from store.rows import (
     insert_artifact,
@@ -17,6 +18,11 @@ from store.rows import (
     insert_run,
     insert_worker,
 )
+
+
+def insert_tenant(tx: Tx, **changes: object) -> None:
+    insert_row(tx, "tenants", {"id": "t", "created_at": 1, **changes})
+
 
 CHECKS: dict[str, Callable[[Tx], object]] = {
     "runstatus_known": lambda tx: insert_run(tx, status="dreaming"),
@@ -56,6 +62,10 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),
+    "key_of_platform": lambda tx: insert_key(tx, role="root"),
+    "tenantstatus_known": lambda tx: insert_tenant(tx, status="asleep"),
+    "tenant_concurrent": lambda tx: insert_tenant(tx, max_concurrent=0),
+    "tenant_queued": lambda tx: insert_tenant(tx, max_queued=-1),
     "environmentstatus_known": lambda tx: tx.run(
         "INSERT INTO environments (id, tenant_id, name, status, provider, spec, created_at,"
         " updated_at) VALUES ('e', 'default', 'e', 'lost', 'fake', '{}', 1, 1)"

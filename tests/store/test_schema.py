@@ -71,7 +71,10 @@ def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     with database.read() as tx:
         assert tx.all("SELECT * FROM facts ORDER BY name") == before
         assert {row["name"] for row in before} == {"clock_offset_us", "deployment", "epoch"}
-        assert [row["id"] for row in tx.all("SELECT id FROM tenants")] == ["default"]
+        assert [row["id"] for row in tx.all("SELECT id FROM tenants ORDER BY id")] == [
+            "_platform",
+            "default",
+        ]
     assert schema.state(database).ready
 
 
@@ -99,7 +102,7 @@ def test_upgrades_at_the_same_time_make_one_schema(empty_database_url: str) -> N
     assert errors == []
     after = Database(empty_database_url)
     with after.read() as tx:
-        assert tx.value("SELECT count(*) FROM tenants") == 1
+        assert tx.value("SELECT count(*) FROM tenants") == 2
         assert tx.value("SELECT count(*) FROM facts") == 3
     after.close()
 

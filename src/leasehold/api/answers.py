@@ -6,6 +6,7 @@ name hosts and rows, and stands in the log under the request's id.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,6 +29,7 @@ STATUSES: Final[tuple[tuple[type[errors.LeaseholdError], int], ...]] = (
     (errors.NotFoundError, 404),
     (errors.SlowRequestError, 408),
     (errors.FullError, 429),
+    (errors.RateLimitedError, 429),
     (errors.ConflictError, 409),
     (errors.TooLargeError, 413),
     (errors.StoreUnavailableError, 503),
@@ -109,7 +111,7 @@ def _more(error: errors.LeaseholdError, status: int) -> tuple[dict[str, str], di
     wait_s = getattr(error, "retry_after_s", _RETRY_S if status == _AWAY else None)
     if wait_s is None:
         return {}, {}
-    return {"Retry-After": str(max(1, round(wait_s)))}, {"retry_after_s": wait_s}
+    return {"Retry-After": str(max(1, math.ceil(wait_s)))}, {"retry_after_s": wait_s}
 
 
 def _problem(

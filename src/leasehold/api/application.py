@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from leasehold import __version__
 from leasehold.api import (
@@ -18,12 +19,38 @@ from leasehold.api import (
     output,
     retention,
     runs,
+    secrets,
+    tenants,
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
 from leasehold.api.gate import Gate
+from leasehold.settings import Settings
 
 PREFIX: Final = "/api/v1"
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_ASKED_WITH: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Range",
+    "X-Request-ID",
+)
+_ANSWERED_WITH: Final = (
+    "Content-Range",
+    "Leasehold-Complete",
+    "Leasehold-Dropped",
+    "Leasehold-Next-Offset",
+    "Leasehold-Offset",
+    "Leasehold-Start",
+    "Leasehold-Stored",
+    "Location",
+    "Retry-After",
+    "X-Request-ID",
+)
+"""What pages of other origins may send and read, beside what all may."""
+
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {"model": answers.Problem, "description": "Refused."},
     "5XX": {"model": answers.Problem, "description": "A fault of ours."},
@@ -31,7 +58,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def make(door: Door, **limits: Any) -> FastAPI:
+def make(door: Door, settings: Settings, **limits: Any) -> FastAPI:
     """Return the application; `limits` are those of `Envelope`."""
     app = FastAPI(
         title="Leasehold",
@@ -50,10 +77,30 @@ def make(door: Door, **limits: Any) -> FastAPI:
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
-    for part in (runs, output, environments, leases, fleet, keys, retention, health):
+    for part in (
+        runs,
+        output,
+        environments,
+        leases,
+        fleet,
+        secrets,
+        keys,
+        tenants,
+        retention,
+        health,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)
-    app.add_middleware(Gate, door=door)
+    app.add_middleware(Gate, door=door, settings=settings)
     app.add_middleware(Envelope, **limits)
+    if settings.api_cors_origins:
+        # Around all, so that pages may read errors too, and ask beforehand without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api_cors_origins.split(","),
+            allow_methods=_METHODS,
+            allow_headers=_ASKED_WITH,
+            expose_headers=_ANSWERED_WITH,
+        )
     return app

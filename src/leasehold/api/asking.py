@@ -20,6 +20,7 @@ ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
 RunId = Annotated[str, Path(pattern=ID)]
 LeaseId = Annotated[str, Path(pattern=ID)]
 EnvironmentName = Annotated[str, Path(pattern=ID, description="Its name or its id.")]
+HostId = Annotated[str, Path(pattern=ID)]
 ProviderKey = Annotated[str, Path(pattern=ID)]
 IdempotencyKey = Annotated[
     str | None,

@@ -16,7 +16,9 @@ from leasehold import transport
 from leasehold.bootstrap import App
 from leasehold.domain.roles import Role
 from leasehold.errors import (
+    BadInputError,
     BrokerUnavailableError,
+    ConflictError,
     ForbiddenError,
     StoreUnavailableError,
     UnauthenticatedError,
@@ -28,6 +30,8 @@ from leasehold.settings import Settings
 from leasehold.store import keys as key_rows
 from leasehold.store import schema
 from leasehold.store.database import Tx
+from leasehold.vault import keeping
+from leasehold.vault.keys import SETTING, Keys, make_file
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -36,7 +40,7 @@ _BEARER: Final = "bearer"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the holder of a key of a tenant."""
+    """Who asks: the holder of a key of a tenant, or of the platform (`ids.PLATFORM`)."""
 
     tenant_id: str
     role: Role
@@ -53,7 +57,38 @@ class Door:
 
     def __init__(self, app: App) -> None:
         self._database = app.database
+        self._settings = app.settings
         self.context = app.context(publish=_Sender(app.settings))
+
+    def secret_keys(self) -> Keys:
+        """
+        Return the keys that encrypt secrets; an embedded stack makes its own.
+
+        Raises:
+            ConflictError: This process has none, or a file that is none.
+        """
+        path = self._settings.secret_keys_path
+        if self._settings.database_url is None:
+            make_file(path)
+        try:
+            return Keys.load(path)
+        except BadInputError as error:
+            # Where the file should be is no client's business.
+            log.warning("secrets.no_keys", why=str(error))
+            raise ConflictError(
+                "this process of the API has no keys to encrypt secrets with; whoever runs it"
+                f" has to set {SETTING}"
+            ) from None
+
+    def rotate_secrets(self, *, actor: str) -> tuple[str, int]:
+        """
+        Encrypt all values anew with the first key; return its name and how many.
+
+        Raises:
+            ConflictError: This process has no keys.
+        """
+        keys = self.secret_keys()
+        return keys.first, keeping.rotate(self._database, keys, actor=actor)
 
     def read(self, work: Callable[[Tx], T]) -> T:
         """Do `work` in a transaction that only reads."""
@@ -132,20 +167,30 @@ def _door(request: Request) -> Door:
 
 
 class Needs:
-    """The dependency of a route: its caller, whose role allows it."""
+    """The dependency of a route: its caller, who has one of these roles or one above."""
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
+    def __init__(self, *roles: Role) -> None:
+        self.roles = roles
 
     async def __call__(self, request: Request) -> Caller:
         caller: Caller = request.state.caller
-        if not caller.role.allows(self.role):
-            has, needs = caller.role.value, self.role.value
-            raise ForbiddenError(f"this key has the role {has}; this needs at least {needs}")
+        if not any(caller.role.allows(role) for role in self.roles):
+            raise ForbiddenError(_refusal(caller.role, self.roles[0]))
         return caller
+
+
+def _refusal(has: Role, needs: Role) -> str:
+    if has is Role.ROOT:
+        return f"a key of the platform has no tenant; this needs a tenant's {needs.value}"
+    if needs is Role.ROOT:
+        return f"this key has the role {has.value}; this needs a key of the platform (root)"
+    return f"this key has the role {has.value}; this needs at least {needs.value}"
 
 
 TheDoor = Annotated[Door, Depends(_door)]
 Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+Root = Annotated[Caller, Depends(Needs(Role.ROOT))]
+Anybody = Annotated[Caller, Depends(Needs(Role.VIEWER, Role.ROOT))]
+KeyMaker = Annotated[Caller, Depends(Needs(Role.ADMIN, Role.ROOT))]

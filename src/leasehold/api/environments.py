@@ -10,8 +10,8 @@ from leasehold.api.door import Admin, Caller, TheDoor, Viewer
 from leasehold.domain import restricting
 from leasehold.domain.lifecycle import EnvironmentStatus
 from leasehold.domain.specs import EnvironmentSpec, Text, parse
-from leasehold.orchestrator import archiving, submit
-from leasehold.store import environments, views
+from leasehold.orchestrator import archiving, changing, submit
+from leasehold.store import environments, radius, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
 
@@ -24,8 +24,8 @@ class EnvironmentFilters(Filters):
 
 
 class Consent(Filters):
-    force: bool = False
-    """Delete it although runs are not over or leases live in it."""
+    confirm: Text | None = None
+    """Its name, as in the path: delete it although runs are not over or leases live in it."""
 
 
 def _shape(row: Row, caller: Caller) -> Shape:
@@ -65,11 +65,39 @@ def get(name: EnvironmentName, caller: Viewer, door: TheDoor) -> Answer:
 
     def work(tx: Tx) -> Shape:
         row = environments.get(tx, name, tenant_id=caller.tenant_id)
-        counts = views.blast_radius(tx, row["id"])
+        counts = radius.blast_radius(tx, row["id"])
         return _shape(row, caller) | {
             "unfinished_runs": counts["runs"],
             "live_leases": counts["leases"],
         }
+
+    return Answer(door.read(work))
+
+
+@router.patch("/{name}")
+def change(
+    name: EnvironmentName,
+    body: Annotated[changing.EnvironmentChange, Decent],
+    caller: Admin,
+    door: TheDoor,
+) -> Answer:
+    """Merge what is given into it (null removes); another provider's config is a whole one."""
+    wanted = parse(changing.EnvironmentChange, body.model_dump(exclude_unset=True))
+    tenant, actor = caller.tenant_id, caller.actor
+    row, changed = door.write(
+        "environment.change",
+        lambda tx: changing.change(tx, name, wanted, tenant_id=tenant, actor=actor),
+    )
+    return Answer(_shape(row, caller) | {"changed": changed})
+
+
+@router.get("/{name}/blast-radius")
+def blast_radius(name: EnvironmentName, caller: Viewer, door: TheDoor) -> Answer:
+    """Return what a change or a deletion would touch: unfinished runs and live leases."""
+
+    def work(tx: Tx) -> Shape:
+        row = environments.get(tx, name, tenant_id=caller.tenant_id)
+        return radius.in_detail(tx, row["id"])
 
     return Answer(door.read(work))
 
@@ -100,9 +128,9 @@ def unarchive(name: EnvironmentName, caller: Admin, door: TheDoor) -> Answer:
 def delete(
     name: EnvironmentName, asked: Annotated[Consent, Query()], caller: Admin, door: TheDoor
 ) -> Answer:
-    """Delete it; with runs or leases in it only with `force`, and 409 says how many."""
+    """Delete it; with runs or leases in it only with consent, and 409 says how many."""
     tenant, actor = caller.tenant_id, caller.actor
-    consent = None if asked.force else "?force=true"
+    consent = None if asked.confirm == name else f"?confirm={name}"
     row = door.write(
         "environment.delete",
         lambda tx: archiving.delete(tx, name, tenant_id=tenant, actor=actor, consent=consent),

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from leasehold import __version__
 from leasehold.api.answers import Answer
-from leasehold.api.door import TheDoor, Viewer
+from leasehold.api.door import Anybody, TheDoor
 
 probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
@@ -24,6 +24,6 @@ def readyz(door: TheDoor) -> Answer:
 
 
 @router.get("/version")
-def version(_caller: Viewer) -> Answer:
+def version(_caller: Anybody) -> Answer:
     """Return the version of the program."""
     return Answer({"version": __version__})

@@ -1,7 +1,8 @@
 """
 Serves the application: one process, handlers in threads, until told to stop.
 
-Several processes may serve one deployment: nothing is kept in memory between two requests.
+Several processes may serve one deployment: nothing is kept in memory between two requests but
+how often who asked (`gate`).
 """
 
 import socket
@@ -46,7 +47,7 @@ class Service:
         except BaseException:
             self._socket.close()
             raise
-        self.application = application.make(Door(self._app), **limits)
+        self.application = application.make(Door(self._app), settings, **limits)
         self.port: int = self._socket.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
@@ -56,7 +57,8 @@ class Service:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.api_proxies),
+                forwarded_allow_ips=settings.api_proxies.split(","),
                 lifespan="off",
                 ws="none",
                 timeout_keep_alive=_IDLE_S,

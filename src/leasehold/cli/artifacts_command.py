@@ -8,7 +8,7 @@ import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson, RunId
+from leasehold.cli.options import AsJson, RunId
 from leasehold.errors import BadInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _write_one(door: "Door", lines: "list[Row]", path: str, target: Path | None)
     blobs = Blobs(door.settings.store_address)
     if target is None:
         sys.stdout.flush()
-        blobs.fetch(TENANT, there[path]["sha256"], sys.stdout.buffer)
+        blobs.fetch(door.tenant, there[path]["sha256"], sys.stdout.buffer)
         return
     from leasehold.trees import homing
 
@@ -117,7 +117,7 @@ def _write_one(door: "Door", lines: "list[Row]", path: str, target: Path | None)
             target.parent,
             target.name,
             there[path],
-            lambda digest, file: blobs.fetch(TENANT, digest, file),
+            lambda digest, file: blobs.fetch(door.tenant, digest, file),
         )
     )
 
@@ -137,7 +137,7 @@ def _write_all(door: "Door", lines: "list[Row]", target: Path | None) -> None:
                 target,
                 line["path"],
                 line,
-                lambda digest, file: blobs.fetch(TENANT, digest, file),
+                lambda digest, file: blobs.fetch(door.tenant, digest, file),
             )
         )
     say(f"{len(kept)} artifacts are in {target}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT
+from leasehold.cli.tenancy import tenant_of
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def put(door: "Door", spool: BinaryIO, *, digest: str, size: int) -> None:
     """
     from leasehold.orchestrator import storing
 
-    storing.keep(door.context, TENANT, spool, digest=digest, size=size)
+    storing.keep(door.context, door.tenant, spool, digest=digest, size=size)
 
 
 @contextmanager
@@ -124,9 +124,9 @@ def bring_home(settings: "Settings", root: Path, lines: "list[Row]") -> int:
     from leasehold.blobs import Blobs
     from leasehold.trees import homing
 
-    blobs = Blobs(settings.store_address)
+    blobs, tenant = Blobs(settings.store_address), tenant_of(settings)
     report = homing.bring(
-        root, lines, lambda digest, target: blobs.fetch(TENANT, digest, target)
+        root, lines, lambda digest, target: blobs.fetch(tenant, digest, target)
     )
     say(
         f"{len(report.changed)} files changed and {len(report.deleted)} deleted in {root}"

@@ -11,7 +11,7 @@ from leasehold.cli import copying, interrupting, output
 from leasehold.cli.copying import Done
 from leasehold.cli.door import Door, settings
 from leasehold.cli.footing import Footing, need_stack
-from leasehold.cli.options import TENANT
+from leasehold.cli.tenancy import tenant_of
 from leasehold.errors import BadInputError, ConflictError, HostileTreeError, NotFoundError
 from leasehold.trees import homing
 
@@ -43,7 +43,7 @@ def copy(lease: str, path: str, dest: str, *, as_json: bool) -> int:
     blobs = Blobs(found.store_address)
 
     def fetch(digest: str, file: BinaryIO) -> object:
-        return blobs.fetch(TENANT, digest, file)
+        return blobs.fetch(tenant_of(found), digest, file)
 
     kept = [row for row in done.lines if row["kind"] == "artifact"]
     if collected["copied"] == "file":

@@ -14,12 +14,14 @@ from typing import Final, Self, TypeVar
 from leasehold import bootstrap, log
 from leasehold import settings as knobs
 from leasehold.bootstrap import App
+from leasehold.cli import tenancy
 from leasehold.cli.codes import say
 from leasehold.cli.options import patience
 from leasehold.errors import NotFoundError, StoreUnavailableError
+from leasehold.ids import DEFAULT_TENANT
 from leasehold.orchestrator.jobs import Context, Message
 from leasehold.settings import Settings
-from leasehold.store import schema, views
+from leasehold.store import schema, tenants, views
 from leasehold.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -76,17 +78,30 @@ def await_database(found: Settings) -> None:
 
 
 class Door:
-    """What a command works with; made once it is known what is asked."""
+    """
+    What a command works with; made once it is known what is asked.
+
+    Raises:
+        NotFoundError: The command is a tenant's, and there is no such tenant.
+    """
 
     def __init__(self, found: Settings) -> None:
         self.settings = found
         self.patience_s = patience.get()
         self._database = Database(found.database_address)
-        self.app: App = patiently(
-            self._database.where(),
-            lambda: bootstrap.build(found, database=self._database),
-            patience_s=self.patience_s,
-        )
+        self.tenant = tenancy.tenant_of(found)
+        """Whose rows this command works on."""
+        try:
+            self.app: App = patiently(
+                self._database.where(),
+                lambda: bootstrap.build(found, database=self._database),
+                patience_s=self.patience_s,
+            )
+            if self.tenant != DEFAULT_TENANT:  # that one there is always
+                self.read(lambda tx: tenants.get(tx, self.tenant))
+        except BaseException:
+            self._database.close()
+            raise
 
     @cached_property
     def context(self) -> Context:
@@ -123,12 +138,12 @@ class Door:
 
     def resolve(self, noun: str, text: str) -> str:
         """
-        Return the whole id that `text` begins or ends.
+        Return the whole id of the tenant's run or lease that `text` begins or ends.
 
         Raises:
             NotFoundError: There is none, or there are several; says so.
         """
-        found = self.read(lambda tx: views.ids_like(tx, noun, text))
+        found = self.read(lambda tx: views.ids_like(tx, noun, text, tenant_id=self.tenant))
         if text in found:
             return text
         if not found:

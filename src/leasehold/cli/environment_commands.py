@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from leasehold.cli.options import TENANT, AsJson, Environment, as_option, pairs, with_secrets
+from leasehold.cli.options import AsJson, Environment, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError
 
 group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
-_FIELDS: Final = {
+FIELDS: Final = {
     "idle_ttl_s": "--idle-ttl",
     "retained_ttl_s": "--retained-ttl",
     "limits.max_concurrent": "--max-concurrent",
@@ -39,7 +39,7 @@ def list_(
     from leasehold.store import environments, views
 
     with enter() as door:
-        rows = door.read(lambda tx: environments.page(tx, tenant_id=TENANT))
+        rows = door.read(lambda tx: environments.page(tx, tenant_id=door.tenant))
     shapes = [views.environment_view(r) for r in rows if archived or r["status"] == "active"]
     if as_json:
         output.emit(shapes)
@@ -61,7 +61,7 @@ def list_(
     )
 
 
-def _as_refs(values: list[str] | None) -> list[str]:
+def as_refs(values: list[str] | None) -> list[str]:
     """Return ``--set-secret`` options as ``--set`` takes them."""
     named = pairs(values, option="--set-secret")
     return [f"{path}={json.dumps({'secret': secret})}" for path, secret in named.items()]
@@ -151,7 +151,7 @@ def create(
         "name": name,
         "provider": provider,
         "description": description,
-        "config": config_of([*(set_ or ()), *_as_refs(set_secret)], config),
+        "config": config_of([*(set_ or ()), *as_refs(set_secret)], config),
         "env": with_secrets(pairs(env, option="-e"), secret, option="--secret"),
         "policy": policy,
         "limits": {"max_concurrent": max_concurrent},
@@ -162,11 +162,11 @@ def create(
     try:
         spec = parse(EnvironmentSpec, body)
     except BadInputError as error:
-        raise as_option(error, _FIELDS) from None
+        raise as_option(error, FIELDS) from None
     with enter() as door:
         row = door.write(
             "environment.create",
-            lambda tx: submit.create_environment(tx, spec, tenant_id=TENANT, actor="cli"),
+            lambda tx: submit.create_environment(tx, spec, tenant_id=door.tenant, actor="cli"),
             repeatable=False,
         )
     if as_json:
@@ -180,11 +180,11 @@ def show(name: Environment, *, as_json: AsJson = False) -> None:
     """Show one environment and what is under way in it."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
-    from leasehold.store import environments, views
+    from leasehold.store import environments, radius, views
 
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
-        counts = door.read(lambda tx: views.blast_radius(tx, row["id"]))
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
+        counts = door.read(lambda tx: radius.blast_radius(tx, row["id"]))
     shape = views.environment_view(row) | {
         "unfinished_runs": counts["runs"],
         "live_leases": counts["leases"],
@@ -212,7 +212,8 @@ def archive(
     change = archiving.take_up if undo else archiving.archive
     with enter() as door:
         row = door.write(
-            "environment.archive", lambda tx: change(tx, name, tenant_id=TENANT, actor="cli")
+            "environment.archive",
+            lambda tx: change(tx, name, tenant_id=door.tenant, actor="cli"),
         )
     if as_json:
         output.emit(views.environment_view(row))
@@ -227,6 +228,9 @@ def delete(
     yes: Annotated[
         bool, typer.Option("--yes", help="Although runs are under way or leases live in it.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what that would touch.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete an environment; runs and leases keep what they need of it."""
@@ -234,13 +238,24 @@ def delete(
     from leasehold.cli.codes import say
     from leasehold.cli.door import enter
     from leasehold.orchestrator import archiving
+    from leasehold.store import environments, radius
 
+    if dry_run:
+        with enter() as door:
+            row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
+            shape = door.read(lambda tx: radius.in_detail(tx, row["id"]))
+        shape = {"name": row["name"], "deleted": False, **shape}
+        if as_json:
+            output.emit(shape)
+        else:
+            output.facts(shape.items())
+        return
     consent = None if yes else "--yes"
     with enter() as door:
         row = door.write(
             "environment.delete",
             lambda tx: archiving.delete(
-                tx, name, tenant_id=TENANT, actor="cli", consent=consent
+                tx, name, tenant_id=door.tenant, actor="cli", consent=consent
             ),
             repeatable=False,
         )
@@ -265,7 +280,7 @@ def probe(
 
     began = time.monotonic()
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=TENANT))
+        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
         footing.need_stack(door.settings, "a probe")
         found = probing.probe(door, row, wait_s=probing.seconds(wait, option="--wait"))
     found["took_s"] = round(time.monotonic() - began, 3)

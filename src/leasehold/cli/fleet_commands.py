@@ -15,7 +15,6 @@ from leasehold.errors import NotFoundError
 if TYPE_CHECKING:
     from leasehold.cli.door import Door
     from leasehold.store.database import Row, Tx
-    from leasehold.store.views import Shape
 
 providers_group = typer.Typer(no_args_is_help=True, help="What makes sandboxes, and where.")
 workers_group = typer.Typer(no_args_is_help=True, help="The worker processes.")
@@ -163,12 +162,11 @@ def drain(
     """
     from leasehold.cli import output
     from leasehold.cli.door import enter
-    from leasehold.store import operator
+    from leasehold.orchestrator import forgetting
 
     with enter() as door:
         host_id = _host_of(door, worker)
-        door.write("host.drain", lambda tx: operator.drain_host(tx, host_id))
-        shape = _host(door, host_id)
+        shape = door.write("host.drain", lambda tx: forgetting.drain(tx, host_id, actor="cli"))
     if as_json:
         output.emit(shape)
     else:
@@ -222,25 +220,18 @@ def forget(
     """Forget a host that will never come back; its leases end as failed."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
-    from leasehold.errors import ConflictError
     from leasehold.orchestrator import forgetting
-    from leasehold.store import operator
-    from leasehold.store.database import Tx
 
+    consent = None if yes else "--yes"
     with enter() as door:
         host_id = _host_of(door, host)
-        shape = _host(door, host_id)
-
-        def work(tx: Tx) -> int:
-            debts = operator.host_debts(tx, host_id)
-            if debts["leases"] and not debts["sessions"] and not debts["runs"] and not yes:
-                raise ConflictError(
-                    f"host {host_id} still has {debts['leases']} leases; if its sandboxes are"
-                    " gone for good, say --yes"
-                )
-            return forgetting.forget(tx, door.context, host_id)
-
-        ended = door.write("host.forget", work, repeatable=False)
+        shape, ended = door.write(
+            "host.forget",
+            lambda tx: forgetting.forget(
+                tx, door.context, host_id, actor="cli", consent=consent
+            ),
+            repeatable=False,
+        )
     if as_json:
         output.emit(shape | {"forgotten": True, "leases_ended": ended})
     else:
@@ -269,9 +260,3 @@ def _host_of(door: "Door", text: str) -> str:
     if found:
         raise NotFoundError(f"{text}: several hosts are meant: {', '.join(found)}")
     raise NotFoundError(f"there is no worker or host {text}")
-
-
-def _host(door: "Door", host_id: str) -> "Shape":
-    from leasehold.store import fleet
-
-    return next(shape for shape in door.read(fleet.hosts) if shape["id"] == host_id)

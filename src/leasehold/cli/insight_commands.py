@@ -7,7 +7,7 @@ import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson
+from leasehold.cli.options import AsJson
 from leasehold.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def _explained(door: "Door", text: str) -> "Explanation":
     from leasehold.cli import explaining
     from leasehold.store import views
 
-    runs = door.read(lambda tx: views.ids_like(tx, "run", text))
-    leases = door.read(lambda tx: views.ids_like(tx, "lease", text))
+    runs = door.read(lambda tx: views.ids_like(tx, "run", text, tenant_id=door.tenant))
+    leases = door.read(lambda tx: views.ids_like(tx, "lease", text, tenant_id=door.tenant))
     found = [*runs, *leases]
     if not found:
         raise NotFoundError(f"there is no run or lease {text}")
@@ -58,7 +58,7 @@ def _explained(door: "Door", text: str) -> "Explanation":
     if runs:
         explained = door.read(lambda tx: explaining.run(tx, door.context, runs[0]))
     else:
-        explained = door.read(lambda tx: explaining.lease(tx, leases[0], tenant_id=TENANT))
+        explained = door.read(lambda tx: explaining.lease(tx, leases[0], tenant_id=door.tenant))
     return door.read(lambda tx: explaining.under_alarm(tx, explained))
 
 

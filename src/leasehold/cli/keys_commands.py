@@ -1,18 +1,21 @@
 """``leasehold keys``: who may use the API."""
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from leasehold.cli import tenancy
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson, as_option
+from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
+from leasehold.ids import PLATFORM
 
 if TYPE_CHECKING:
-    from leasehold.store.database import Tx
+    from leasehold.cli.door import Door
 
 group = typer.Typer(no_args_is_help=True, help="Who may use the API.")
 _FIELDS: Final = {"name": "NAME", "role": "--role", "expires_s": "--expires"}
+Root: TypeAlias = Annotated[bool, typer.Option("--root", help="The platform's keys.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +26,12 @@ def add_to(app: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, . _ : -")],
     *,
-    role: Annotated[str, typer.Option(help="viewer, operator or admin.")] = "viewer",
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="viewer (the default), operator or admin of a tenant; root of the platform."
+        ),
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(help="How long it is valid, e.g. 90d; for ever by default.")
     ] = None,
@@ -38,14 +46,15 @@ def create(
 
     try:
         spec = parse(keys.KeySpec, {"name": name, "role": role, "expires_s": expires})
+        with enter() as door:
+            owner = _owner(door, platform=role == "root")
+            row, key = door.write(
+                "keys.create",
+                lambda tx: keys.create(tx, spec, tenant_id=owner, actor="cli"),
+                repeatable=False,
+            )
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
-    with enter() as door:
-        row, key = door.write(
-            "keys.create",
-            lambda tx: keys.create(tx, spec, tenant_id=TENANT, actor="cli"),
-            repeatable=False,
-        )
     if as_json:
         output.emit(views.key_view(row) | {"key": key})
     else:
@@ -53,15 +62,30 @@ def create(
         say(f"key {name} is there ({row['role']}); it is not shown again")
 
 
+def _owner(door: "Door", *, platform: bool) -> str:
+    """
+    Return whose keys are meant.
+
+    Raises:
+        BadInputError: The platform's, and a tenant is named as well.
+    """
+    if not platform:
+        return door.tenant
+    if tenancy.typed() is not None:
+        raise BadInputError("--tenant: a root key is of the platform", field="--tenant")
+    return PLATFORM
+
+
 @group.command("list")
-def list_(*, as_json: AsJson = False) -> None:
+def list_(*, root: Root = False, as_json: AsJson = False) -> None:
     """List keys, the newest first; no command shows a key itself."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
     from leasehold.store import keys, views
 
     with enter() as door:
-        rows = door.read(lambda tx: keys.page(tx, tenant_id=TENANT))
+        owner = _owner(door, platform=root)
+        rows = door.read(lambda tx: keys.page(tx, tenant_id=owner))
     shapes = [views.key_view(row) for row in rows]
     if as_json:
         output.emit(shapes)
@@ -87,6 +111,7 @@ def list_(*, as_json: AsJson = False) -> None:
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name or id.")],
     *,
+    root: Root = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a key's rights away, from its next request on."""
@@ -95,11 +120,14 @@ def revoke(
     from leasehold.orchestrator import keys
     from leasehold.store import views
 
-    def work(tx: "Tx") -> "views.Shape":
-        return views.key_view(keys.revoke(tx, name, tenant_id=TENANT, actor="cli"))
-
     with enter() as door:
-        shape = door.write("keys.revoke", work, repeatable=False)
+        owner = _owner(door, platform=root)
+        row = door.write(
+            "keys.revoke",
+            lambda tx: keys.revoke(tx, name, tenant_id=owner, actor="cli"),
+            repeatable=False,
+        )
+    shape = views.key_view(row)
     if as_json:
         output.emit(shape)
     else:

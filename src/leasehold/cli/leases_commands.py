@@ -7,7 +7,7 @@ import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson, LeaseId, Limit
+from leasehold.cli.options import AsJson, LeaseId, Limit
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_(
     with enter() as door:
         rows = door.read(
             lambda tx: views.lease_rows(
-                tx, tenant_id=TENANT, statuses=status or (), live=live, limit=limit
+                tx, tenant_id=door.tenant, statuses=status or (), live=live, limit=limit
             )
         )
         now_us = door.read(lambda tx: tx.now())
@@ -83,7 +83,7 @@ def shape_of(door: "Door", lease_id: str) -> "Shape":
     """Return all that is shown of one lease."""
     from leasehold.store import views
 
-    return door.read(lambda tx: views.whole_lease(tx, lease_id, tenant_id=TENANT))
+    return door.read(lambda tx: views.whole_lease(tx, lease_id, tenant_id=door.tenant))
 
 
 @group.command()
@@ -106,7 +106,7 @@ def create(
     hold_for = timedelta(seconds=probing.seconds(ttl, option="--ttl"))
     wait_s = 0.0 if wait == "0" else probing.seconds(wait, option="--wait")
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, env, tenant_id=TENANT))
+        row = door.read(lambda tx: environments.get(tx, env, tenant_id=door.tenant))
         footing.need_stack(door.settings, "a lease")
         lease = door.write(
             "lease.create",
@@ -167,7 +167,7 @@ def _give_back(lease: str, *, as_json: bool) -> None:
 
     with enter() as door:
         lease_id = door.resolve("lease", lease)
-        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
+        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
         row = door.write(
             "lease.give_back",
             lambda tx: holding.give_back(tx, door.context, lease_id, actor="cli"),
@@ -193,7 +193,7 @@ def _await(door: "Door", lease_id: str) -> None:
 
     until = time.monotonic() + RELEASE_S
     while time.monotonic() < until:
-        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
+        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
         if row["status"] != LeaseStatus.RELEASING:
             return
         time.sleep(POLL_S)
@@ -209,7 +209,7 @@ def retain(lease: LeaseId, *, as_json: AsJson = False) -> None:
 
     with enter() as door:
         lease_id = door.resolve("lease", lease)
-        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
+        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
         door.write(
             "lease.retain",
             lambda tx: holding.retain(tx, door.context, lease_id, actor="cli"),

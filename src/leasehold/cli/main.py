@@ -17,6 +17,7 @@ from leasehold.cli import (
     codes,
     cp_command,
     environment_commands,
+    environment_update,
     exec_command,
     fleet_commands,
     insight_commands,
@@ -30,12 +31,18 @@ from leasehold.cli import (
     secrets_commands,
     simulate_command,
     stack_commands,
+    tenancy,
+    tenants_commands,
 )
 from leasehold.errors import BadInputError
 
 
 class Doors(TyperGroup):
     """The root group: turns every error into its line and its exit code."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        tenancy.extend(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -96,6 +103,7 @@ def root(
 ) -> None:
     """Run commands in leased sandboxes, and never lose one."""
     options.patience.set(_seconds(patience))
+    tenancy.begin()
 
 
 def _seconds(patience: str) -> float:
@@ -119,8 +127,10 @@ for part in (
     runs_commands,
     leases_commands,
     environment_commands,
+    environment_update,
     secrets_commands,
     keys_commands,
+    tenants_commands,
     fleet_commands,
     insight_commands,
     stack_commands,

@@ -29,7 +29,6 @@ HostLabels: TypeAlias = Annotated[
         "--label", metavar="K=V", help="What this host has, for `--require`; repeat it."
     ),
 ]
-TENANT: Final = "default"
 PATIENCE: Final = "30s"
 PATIENCE_S: Final = 30.0
 patience: ContextVar[float] = ContextVar("patience", default=PATIENCE_S)

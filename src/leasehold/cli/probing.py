@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from leasehold.cli.door import Door
-from leasehold.cli.options import TENANT
 from leasehold.domain.durations import parse_duration
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
 from leasehold.errors import BadInputError, LeaseholdError
@@ -43,7 +42,7 @@ def until_made(door: Door, lease_id: str, *, wait_s: float) -> Row:
     """Wait until a lease is usable, over, or the time is; return its row."""
     until = time.monotonic() + wait_s
     while True:
-        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=TENANT))
+        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
         if row["status"] != LeaseStatus.ACQUIRING or time.monotonic() >= until:
             return row
         time.sleep(_POLL_S)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson, as_option
+from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show(*, as_json: AsJson = False) -> None:
     from leasehold.store import retention
 
     with enter() as door:
-        kept = door.read(lambda tx: retention.of(tx, TENANT))
+        kept = door.read(lambda tx: retention.of(tx, door.tenant))
     _tell(retaining.view(kept), as_json=as_json)
 
 
@@ -54,7 +54,7 @@ def set_(
     changes = {name: value for name, value in asked.items() if value is not None}
 
     def work(tx: "Tx") -> dict[str, Any]:
-        return retaining.view(retaining.change(tx, changes, tenant_id=TENANT, actor="cli"))
+        return retaining.view(retaining.change(tx, changes, tenant_id=door.tenant, actor="cli"))
 
     try:
         with enter() as door:

@@ -7,7 +7,7 @@ import typer
 
 from leasehold.cli import artifacts_command, codes, command_lines
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson, Limit, RunId, pairs
+from leasehold.cli.options import AsJson, Limit, RunId, pairs
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def list_(
         rows = door.read(
             lambda tx: finding.run_rows(
                 tx,
-                tenant_id=TENANT,
+                tenant_id=door.tenant,
                 statuses=status or (),
                 environment=env,
                 labels=labels,
@@ -88,7 +88,7 @@ def shape_of(door: "Door", run_id: str) -> "Shape":
     """Return all that is shown of one run."""
     from leasehold.store import views
 
-    return door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=TENANT))
+    return door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=door.tenant))
 
 
 @group.command()
@@ -277,7 +277,7 @@ def retry(
         new_key = key or f"cli-{new_id()}"
 
         def work(tx: "Tx") -> "Row":
-            old = rows.get(tx, run_id, tenant_id=TENANT)
+            old = rows.get(tx, run_id, tenant_id=door.tenant)
             return submit.retry(tx, door.context, old, key=new_key, actor="cli")[0]
 
         new = door.write("retry", work)

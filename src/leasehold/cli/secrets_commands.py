@@ -1,12 +1,12 @@
 """``leasehold secrets``: values that only workers see, and only when they are used."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, AsJson
+from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 group = typer.Typer(
     no_args_is_help=True, help="Values that only workers see, and only when they are used."
 )
+_FIELDS: Final = {"name": "NAME", "value": "the value"}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, _ . -")]
 
 
@@ -30,19 +31,18 @@ def _keys(door: "Door", *, make: bool) -> "Keys":
     Raises:
         BadInputError: There are none; says how to make them.
     """
-    from leasehold.cli.footing import is_deployment
     from leasehold.vault import keys
 
+    embedded = door.settings.database_url is None
     path = door.settings.secret_keys_path
-    if not path.exists():
-        if is_deployment(door.settings) or not make:
-            raise BadInputError(
-                f"{keys.SETTING}: there is no {path}; make it once with `(umask 077; leasehold"
-                " secrets new-key > FILE)`, and give the same file to every worker host",
-                field=keys.SETTING,
-            )
-        keys.make_file(path)
+    if make and embedded and keys.make_file(path):
         say(f"made {path}: whoever has it and the database can read the secrets")
+    if not path.exists():
+        raise BadInputError(
+            f"{keys.SETTING}: there is no {path}; make it once with `(umask 077; leasehold"
+            " secrets new-key > FILE)`, and give the same file to every worker host",
+            field=keys.SETTING,
+        )
     return keys.Keys.load(path)
 
 
@@ -65,12 +65,17 @@ def set_(name: Name, *, as_json: AsJson = False) -> None:
             value = data.decode().removesuffix("\n")
         except UnicodeDecodeError:
             raise BadInputError("the value: must be UTF-8 text", field="stdin") from None
-    keeping.check(name, value)
+    try:
+        keeping.check(name, value)
+    except BadInputError as error:
+        raise as_option(error, _FIELDS) from None
     with enter() as door:
         keys = _keys(door, make=True)
         version = door.write(
             "secrets.set",
-            lambda tx: keeping.put(tx, keys, tenant_id=TENANT, name=name, value=value),
+            lambda tx: keeping.put(
+                tx, keys, tenant_id=door.tenant, name=name, value=value, actor="cli"
+            ),
             repeatable=False,
         )
     if len(value) < SHORTEST:
@@ -86,21 +91,10 @@ def list_(*, as_json: AsJson = False) -> None:
     """List names and versions; no command shows a value."""
     from leasehold.cli import output
     from leasehold.cli.door import enter
-    from leasehold.store import secrets, views
+    from leasehold.store import secret_views
 
     with enter() as door:
-        rows = door.read(lambda tx: secrets.page(tx, tenant_id=TENANT))
-    shapes = [
-        {
-            "name": row["name"],
-            "version": row["version"],
-            "leases": row["leases"],
-            "key": row["key_id"],
-            "created_at": views.iso(row["created_at"]),
-            "updated_at": views.iso(row["updated_at"]),
-        }
-        for row in rows
-    ]
+        shapes = door.read(lambda tx: secret_views.listed(tx, tenant_id=door.tenant))
     if as_json:
         output.emit(shapes)
         return
@@ -119,15 +113,19 @@ def delete(name: Name, *, as_json: AsJson = False) -> None:
     from leasehold.vault import keeping
 
     with enter() as door:
-        door.write(
+        shape = door.write(
             "secrets.delete",
-            lambda tx: keeping.delete(tx, tenant_id=TENANT, name=name),
+            lambda tx: keeping.delete(tx, tenant_id=door.tenant, name=name, actor="cli"),
             repeatable=False,
         )
     if as_json:
-        output.emit({"name": name, "deleted": True})
-    else:
-        say(f"secret {name} is deleted")
+        output.emit(shape | {"deleted": True})
+        return
+    say(f"secret {name} is deleted")
+    if shape["environments"]:
+        say(f"runs in {', '.join(shape['environments'])} will fail: they name it")
+    if shape["leases"]:
+        say(f"{shape['leases']} live leases keep what they name of it until they are over")
 
 
 @group.command()
@@ -139,7 +137,7 @@ def rotate(*, as_json: AsJson = False) -> None:
 
     with enter() as door:
         keys = _keys(door, make=False)
-        count = keeping.rotate(door.app.database, keys)
+        count = keeping.rotate(door.app.database, keys, actor="cli")
     if as_json:
         output.emit({"key": keys.first, "encrypted_anew": count})
     else:

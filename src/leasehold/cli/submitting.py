@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TextIO
 import typer
 
 from leasehold.cli.codes import say
-from leasehold.cli.options import TENANT, as_option
+from leasehold.cli.options import as_option
 from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Place:
             visit=self.visit,
             # With a key of our own a submit whose answer was lost may be asked again.
             key=key or f"cli-{new_id()}",
-            tenant_id=TENANT,
+            tenant_id=door.tenant,
             actor="cli",
         )
 
@@ -131,7 +131,7 @@ class Place:
         except BadInputError as error:
             raise as_option(error, _FIELDS) from None
         row = door.write(
-            "environment", lambda tx: submit.ensure_environment(tx, spec, tenant_id=TENANT)
+            "environment", lambda tx: submit.ensure_environment(tx, spec, tenant_id=door.tenant)
         )
         if self.provider and row["provider"] != self.provider:
             raise ConflictError(

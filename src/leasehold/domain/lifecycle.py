@@ -96,6 +96,16 @@ class ExecutionStatus(StrEnum):
     """Proven: never started and never will be."""
 
 
+class TenantStatus(StrEnum):
+    """The owner of environments, secrets, runs and keys."""
+
+    ACTIVE = "active"
+    """Takes runs. The platform archives it."""
+
+    ARCHIVED = "archived"
+    """Takes no new runs and leases; what it has lives on. The platform takes it up again."""
+
+
 class EnvironmentStatus(StrEnum):
     """A named place where work may run."""
 
@@ -184,6 +194,11 @@ EXECUTION_MOVES: Final[Mapping[ExecutionStatus, frozenset[ExecutionStatus]]] = {
     _X.STARTING: frozenset({_X.RUNNING, *_EXECUTION_ENDS}),
     _X.RUNNING: _EXECUTION_ENDS,
     **{end: frozenset() for end in _EXECUTION_ENDS},
+}
+
+TENANT_MOVES: Final[Mapping[TenantStatus, frozenset[TenantStatus]]] = {
+    TenantStatus.ACTIVE: frozenset({TenantStatus.ARCHIVED}),
+    TenantStatus.ARCHIVED: frozenset({TenantStatus.ACTIVE}),
 }
 
 ENVIRONMENT_MOVES: Final[Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]]] = {

@@ -26,8 +26,10 @@ def lease(shape: Mapping[str, Any], role: Role) -> dict[str, Any]:
     return {**shape, "metadata": metadata}
 
 
-def host(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a host as tenants see it: not how much of it others use."""
+def host(shape: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """Return a host as a role sees it: tenants not how much of it others use."""
+    if role is Role.ROOT:
+        return dict(shape)
     return {name: value for name, value in shape.items() if name != "leases"}
 
 

@@ -151,10 +151,12 @@ def _full(
         )
         if with_one_more(used, idle=idle, coming=coming) > limit:
             return Full(f"{_OWN_LIMIT} {spec.name} is full: {used} of {limit}")
-    if context.max_per_tenant is not None:
+    own = environment["tenant_max_concurrent"]
+    most = context.max_per_tenant if own is None else own
+    if most is not None:
         used = slots.taken(tx, "tenant_id = :t", t=environment["tenant_id"])
-        if used >= context.max_per_tenant:
-            return f"the tenant's limit is reached: {used} of {context.max_per_tenant}"
+        if used >= most:
+            return f"the tenant's limit is reached: {used} of {most}"
     if context.max_concurrent is not None:
         used = slots.taken(tx, "1 = 1")
         if used >= context.max_concurrent:

@@ -7,7 +7,7 @@ they need of their environment. Idle leases that nobody holds on their own end.
 
 from leasehold.domain.lifecycle import EnvironmentStatus
 from leasehold.errors import ConflictError
-from leasehold.store import environments, leases, moves, views
+from leasehold.store import environments, leases, moves, radius
 from leasehold.store.database import Row, Tx
 
 
@@ -53,7 +53,7 @@ def delete(tx: Tx, name: str, *, tenant_id: str, actor: str, consent: str | None
         ConflictError: Runs are not over, or leases live, and nobody consented.
     """
     row = environments.get(tx, name, tenant_id=tenant_id)
-    counts = views.blast_radius(tx, row["id"])
+    counts = radius.blast_radius(tx, row["id"])
     if (counts["runs"] or counts["leases"]) and consent is not None:
         raise ConflictError(
             f"environment {row['name']} has {counts['runs']} unfinished runs and"
@@ -77,5 +77,5 @@ def _move(tx: Tx, row: Row, to: EnvironmentStatus, *, actor: str) -> Row:
 
 
 def _end_idle(tx: Tx, environment_id: str) -> None:
-    for lease_id in views.idle_of(tx, environment_id):
+    for lease_id in radius.idle_of(tx, environment_id):
         leases.expire_now(tx, lease_id)

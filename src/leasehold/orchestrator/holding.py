@@ -15,12 +15,14 @@ from leasehold.domain.lifecycle import (
     LeaseStatus,
     RunStatus,
     Step,
+    TenantStatus,
 )
 from leasehold.domain.secrets import names_in
 from leasehold.domain.specs import EnvironmentSpec, plain_env
 from leasehold.errors import BadInputError, ConflictError
 from leasehold.orchestrator import acquire, admission, leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
+from leasehold.orchestrator.tenants import archived
 from leasehold.provider.contract import ReleaseMode
 from leasehold.store import hosts, leases, moves, runs, secrets, slots
 from leasehold.store.database import Row, Tx
@@ -58,9 +60,11 @@ def create(
     Insert a held lease and send it to a host that serves its provider.
 
     Raises:
-        ConflictError: No host can take it now.
+        ConflictError: Its tenant is archived, or no host can take it now.
         BadInputError: `hold_for` is not above zero.
     """
+    if environment["tenant_status"] != TenantStatus.ACTIVE:
+        raise archived(environment["tenant_id"])
     if hold_for <= timedelta(0):
         raise BadInputError("ttl: must be above zero", field="ttl")
     spec = EnvironmentSpec.model_validate(load(environment["spec"]))

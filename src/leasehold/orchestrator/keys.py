@@ -17,8 +17,8 @@ from typing import Final
 from leasehold import seams
 from leasehold.domain.roles import Role
 from leasehold.domain.specs import Name, Seconds, Spec
-from leasehold.errors import ConflictError, NotFoundError, UnauthenticatedError
-from leasehold.ids import new_id
+from leasehold.errors import BadInputError, ConflictError, NotFoundError, UnauthenticatedError
+from leasehold.ids import PLATFORM, new_id
 from leasehold.orchestrator.jobs import SECOND_US
 from leasehold.store import keys, moves, slots
 from leasehold.store.database import Row, Tx
@@ -36,18 +36,43 @@ class KeySpec(Spec):
     """What a key is to be."""
 
     name: Name
-    role: Role = Role.VIEWER
+    role: Role | None = None
+    """By default the least: `viewer` of a tenant; the platform's keys are all `root`."""
+
     expires_s: Seconds | None = None
     """How long it is valid; for ever by default."""
+
+    def role_in(self, tenant_id: str) -> Role:
+        """
+        Return the role of such a key of a tenant, or of the platform.
+
+        Raises:
+            BadInputError: No key there has the role that is asked for.
+        """
+        platform = tenant_id == PLATFORM
+        role = self.role or (Role.ROOT if platform else Role.VIEWER)
+        if platform is not (role is Role.ROOT):
+            allowed = [one.value for one in Role if (one is Role.ROOT) is platform]
+            whose = "the platform" if platform else f"tenant {tenant_id}"
+            raise BadInputError(
+                f"role: a key of {whose} has the role {' or '.join(allowed)}, not {role.value}",
+                field="role",
+            )
+        return role
 
 
 def create(tx: Tx, spec: KeySpec, *, tenant_id: str, actor: str) -> tuple[Row, str]:
     """
     Make a key; return its row and the key itself, which nobody can show again.
 
+    Args:
+        tenant_id: Whose key it is; `PLATFORM` for those of the role `root`.
+
     Raises:
+        BadInputError: No key of theirs has this role.
         ConflictError: A valid key has this name.
     """
+    role = spec.role_in(tenant_id)
     slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if keys.find_valid(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(
@@ -64,7 +89,7 @@ def create(tx: Tx, spec: KeySpec, *, tenant_id: str, actor: str) -> tuple[Row, s
             "name": spec.name,
             "prefix": prefix,
             "hash": _hash(key),
-            "role": spec.role.value,
+            "role": role.value,
             "created_at": now,
             "expires_at": now + int(spec.expires_s * SECOND_US) if spec.expires_s else None,
         },

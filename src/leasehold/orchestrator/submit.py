@@ -30,6 +30,7 @@ from leasehold.errors import (
 from leasehold.ids import new_id
 from leasehold.orchestrator import admission, placing, visiting
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
+from leasehold.orchestrator.tenants import archived
 from leasehold.provider.secrets import SECRET_KEYWORD
 from leasehold.store import environments, hosts, leases, moves, runs, slots
 from leasehold.store.database import Row, Tx
@@ -71,7 +72,7 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
 
     Raises:
         NotFoundError: There is no such environment or lease; says which there are.
-        ConflictError: The environment is archived; the lease has ended.
+        ConflictError: The environment or the tenant is archived; the lease has ended.
         IdempotencyConflictError: The key was used with another body.
         FullError: `max_queued` runs of the tenant wait already.
     """
@@ -81,23 +82,26 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
             return known, False
     environment, lease = _where(tx, request)
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
-    queued, alone = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
-    if queued >= context.max_queued:
+    queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
+    if not queue.is_open:
+        raise archived(request.tenant_id)
+    most = context.max_queued if queue.limit is None else queue.limit
+    if queue.queued >= most:
         raise FullError(
-            f"{queued} runs wait already (max_queued is {context.max_queued}); "
-            "try again in 5 s",
+            f"{queue.queued} runs wait already (max_queued is {most}); try again in 5 s",
             retry_after_s=5.0,
         )
+    at_once = queue.alone and not queue.queued
     row = _row(tx, context, request, environment, lease)
     event = ("run.queued", _by(request.actor))
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
-    if lease is None and not queued and alone:
+    if lease is None and at_once:
         spec = request.spec
         admitted = admission.admit_new(tx, context, row, environment=environment, spec=spec)
         if admitted is not None:
             return insert_later(tx, "runs", admitted), True
     row = insert_later(tx, "runs", row)
-    if lease is not None and not queued and alone:
+    if lease is not None and at_once:
         outcome = admission.admit(tx, context, row)
         if not isinstance(outcome, str):
             return runs.decoded(outcome), True
@@ -279,15 +283,7 @@ def create_environment(
     slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(f"environment {spec.name} exists already")
-    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
-    if not there:
-        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
-        raise BadInputError(
-            f"provider: there is no provider {spec.provider!r}; there are: {known}",
-            field="provider",
-        )
-    check_config(there[0]["config_schema"], spec.config)
-    placing.check_provider(tx, spec.provider, spec.requires)
+    check_place(tx, spec)
     now = tx.now()
     row = insert_row(
         tx,
@@ -306,7 +302,25 @@ def create_environment(
     )
     event = ("environment.active", {"environment": spec.name, **_by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
-    return runs.decoded(row)
+    return environments.get(tx, row["id"], tenant_id=tenant_id)
+
+
+def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
+    """
+    Check where an environment's sandboxes are to be made, as hosts have advertised it.
+
+    Raises:
+        BadInputError: The provider is unknown, or the config does not fit its schema.
+    """
+    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
+    if not there:
+        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
+        raise BadInputError(
+            f"provider: there is no provider {spec.provider!r}; there are: {known}",
+            field="provider",
+        )
+    check_config(there[0]["config_schema"], spec.config)
+    placing.check_provider(tx, spec.provider, spec.requires)
 
 
 def check_config(schema: Any, config: Any) -> None:

@@ -1,21 +1,27 @@
 """SQL of environments, tenants' named places, and of the deployment's facts."""
 
-from typing import Any
+from typing import Any, Final
 
 from leasehold.errors import NotFoundError
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded
 from leasehold.store.sql import dump
 
+_WITH_TENANT: Final = (
+    "SELECT e.*, t.status AS tenant_status, t.max_concurrent AS tenant_max_concurrent"
+    " FROM environments e JOIN tenants t ON t.id = e.tenant_id"
+)
+"""What admission has to know of an environment's tenant comes with it."""
+
 
 def find(tx: Tx, environment_id: str) -> Row | None:
-    row = tx.one("SELECT * FROM environments WHERE id = :id", id=environment_id)
+    row = tx.one(f"{_WITH_TENANT} WHERE e.id = :id", id=environment_id)
     return decoded(row) if row else None
 
 
 def find_by_name(tx: Tx, name: str, *, tenant_id: str) -> Row | None:
     row = tx.one(
-        "SELECT * FROM environments WHERE tenant_id = :tenant AND name = :name",
+        f"{_WITH_TENANT} WHERE e.tenant_id = :tenant AND e.name = :name",
         tenant=tenant_id,
         name=name,
     )
@@ -76,11 +82,22 @@ def change_fact(tx: Tx, name: str, value: str, *, held: str) -> bool:
 
 
 def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
-    """Replace what an environment is; leases made from the old one match no more."""
+    """
+    Replace what an environment is; leases made from the old one match no more.
+
+    Its queued runs go to its provider as it is now; those that name a lease keep theirs.
+    """
     tx.run(
-        "UPDATE environments SET spec = :spec, provider = :provider, updated_at = {now}"
-        " WHERE id = :id",
+        "UPDATE environments SET spec = :spec, provider = :provider, max_concurrent = :most,"
+        " updated_at = {now} WHERE id = :id",
         id=environment_id,
         spec=dump(spec),
+        provider=spec["provider"],
+        most=(spec.get("limits") or {}).get("max_concurrent"),
+    )
+    tx.run(
+        "UPDATE runs SET provider = :provider WHERE environment_id = :id AND status = 'queued'"
+        " AND wanted_lease_id IS NULL AND provider <> :provider",
+        id=environment_id,
         provider=spec["provider"],
     )

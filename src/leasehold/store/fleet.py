@@ -54,6 +54,19 @@ def hosts(tx: Tx) -> list[Shape]:
     return [host_view(row) for row in rows.hosts(tx)]
 
 
+def host(tx: Tx, host_id: str) -> Shape:
+    """
+    Return one host.
+
+    Raises:
+        NotFoundError: There is none of this id.
+    """
+    found = [shape for shape in hosts(tx) if shape["id"] == host_id]
+    if not found:
+        raise NotFoundError(f"there is no host {host_id}")
+    return found[0]
+
+
 def worker_view(row: Row, providers: Sequence[str]) -> Shape:
     return {
         "id": row["id"],

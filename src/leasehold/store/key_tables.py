@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from leasehold.domain.roles import Role
+from leasehold.ids import PLATFORM
 from leasehold.store.columns import known, micros, partial
 
 
@@ -23,6 +24,9 @@ class ApiKey(SQLModel, table=True):
     __tablename__ = "api_keys"
     __table_args__ = (
         sa.UniqueConstraint("prefix", name="api_key_prefix"),
+        sa.CheckConstraint(
+            f"(role = 'root') = (tenant_id = '{PLATFORM}')", name="key_of_platform"
+        ),
         partial("api_key_name", "tenant_id", "name", where="revoked_at IS NULL"),
     )
     id: str = Field(primary_key=True, max_length=64)

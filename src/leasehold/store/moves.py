@@ -19,6 +19,7 @@ _MOVES: Final[Mapping[str, Mapping[Any, frozenset[Any]]]] = {
     "runs": life.RUN_MOVES,
     "leases": life.LEASE_MOVES,
     "executions": life.EXECUTION_MOVES,
+    "tenants": life.TENANT_MOVES,
     "environments": life.ENVIRONMENT_MOVES,
     "workers": life.WORKER_MOVES,
     "sessions": life.SESSION_MOVES,

@@ -84,6 +84,31 @@ def page(tx: Tx, *, tenant_id: str) -> list[Row]:
     )
 
 
+def get(tx: Tx, *, tenant_id: str, name: str) -> Row:
+    """
+    Return one name as `page` lists it.
+
+    Raises:
+        NotFoundError: There is no such secret; says which there are.
+    """
+    found = [row for row in page(tx, tenant_id=tenant_id) if row["name"] == name]
+    if not found:
+        raise NotFoundError(_missing(tx, tenant_id, name))
+    return found[0]
+
+
+def users(tx: Tx, *, tenant_id: str, name: str) -> list[str]:
+    """Return the live leases that name any version of it."""
+    rows = tx.all(
+        "SELECT DISTINCT u.lease_id FROM secret_uses u JOIN leases l ON l.id = u.lease_id"
+        " WHERE u.tenant_id = :tenant AND u.name = :name"
+        f" AND l.status NOT IN ({_OVER}) ORDER BY u.lease_id",
+        tenant=tenant_id,
+        name=name,
+    )
+    return [row["lease_id"] for row in rows]
+
+
 def current(tx: Tx, *, tenant_id: str, names: Sequence[str]) -> dict[str, int]:
     """Return the current version of each of the names that there are."""
     if not names:

@@ -1,9 +1,10 @@
 """SQL of admission: who holds slots, who waits, under which lock."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from leasehold.domain.lifecycle import LEASE_HOLDS_SLOT, LeaseStatus
+from leasehold.domain.lifecycle import LEASE_HOLDS_SLOT, LeaseStatus, TenantStatus
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
@@ -161,17 +162,35 @@ def queue_head(
     )
 
 
-def count_queued_and_try(tx: Tx, *, tenant_id: str) -> tuple[int, bool]:
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A tenant's queue, as who wants to join it finds it."""
+
+    queued: int
+    alone: bool
+    """Whether the admission lock is ours."""
+
+    is_open: bool
+    """Whether the tenant takes new runs: there is one, and it is not archived."""
+
+    limit: int | None
+    """Its own limit of queued runs, if it has one."""
+
+
+def count_queued_and_try(tx: Tx, *, tenant_id: str) -> Queue:
     """Count a tenant's queued runs and try the admission lock; also learn the time."""
     take = "1" if tx.dialect == "sqlite" else "pg_try_advisory_xact_lock(:key)"
     row = tx.one(
-        f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us FROM runs"
-        " WHERE status = 'queued' AND tenant_id = :t",
+        f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us,"
+        " (SELECT status FROM tenants WHERE id = :t) AS status,"
+        " (SELECT max_queued FROM tenants WHERE id = :t) AS most"
+        " FROM runs WHERE status = 'queued' AND tenant_id = :t",
         t=tenant_id,
         key=LOCK,
     )
     assert row is not None
-    return int(row["queued"]), bool(row["alone"])
+    is_open = row["status"] == TenantStatus.ACTIVE
+    return Queue(int(row["queued"]), bool(row["alone"]), is_open, row["most"])
 
 
 def somebody_waits(tx: Tx) -> bool:

@@ -21,10 +21,12 @@ from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
+from leasehold.store.tenant_tables import TENANT_TABLES
 from leasehold.store.upkeep_tables import UPKEEP_TABLES
 
 METADATA: Final = SQLModel.metadata
-assert all((SECRET_TABLES, KEY_TABLES, LOOKUP_TABLES, UPKEEP_TABLES)), "made with them"
+_OTHERS: Final = (SECRET_TABLES, KEY_TABLES, TENANT_TABLES, LOOKUP_TABLES, UPKEEP_TABLES)
+assert all(_OTHERS), "made with them"
 
 
 class Fact(SQLModel, table=True):
@@ -38,12 +40,6 @@ class Fact(SQLModel, table=True):
     __tablename__ = "facts"
     name: str = Field(primary_key=True, max_length=64)
     value: str
-
-
-class Tenant(SQLModel, table=True):
-    __tablename__ = "tenants"
-    id: str = Field(primary_key=True, max_length=64)
-    created_at: int = micros(nullable=False)
 
 
 class Environment(SQLModel, table=True):

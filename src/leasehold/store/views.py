@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
@@ -37,18 +37,25 @@ def iso(micros: int | None) -> str | None:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def ids_like(tx: Tx, noun: str, text: str) -> list[str]:
-    """Return a few ids of a noun that begin or end so; people type short ids."""
+def ids_like(tx: Tx, noun: str, text: str, *, tenant_id: str | None = None) -> list[str]:
+    """
+    Return a few ids of a noun that begin or end so; people type short ids.
+
+    Args:
+        tenant_id: Only of this tenant's; of nouns that are tenants'.
+    """
     table = _TABLES[noun]
-    if tx.value(f"SELECT 1 FROM {table} WHERE id = :id", id=text) is not None:
+    own, params = ("", {}) if tenant_id is None else (" AND tenant_id = :t", {"t": tenant_id})
+    if tx.value(f"SELECT 1 FROM {table} WHERE id = :id{own}", id=text, **params) is not None:
         return [text]
     plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     rows = tx.all(
-        f"SELECT id FROM {table} WHERE id LIKE :a ESCAPE '\\' OR id LIKE :b ESCAPE '\\'"
-        " ORDER BY id LIMIT :some",
+        f"SELECT id FROM {table} WHERE (id LIKE :a ESCAPE '\\' OR id LIKE :b ESCAPE '\\')"
+        f"{own} ORDER BY id LIMIT :some",
         a=f"{plain}%",
         b=f"%{plain}",
         some=_SOME,
+        **params,
     )
     return [row["id"] for row in rows] if plain else []
 
@@ -283,27 +290,17 @@ def environment_view(row: Row) -> Shape:
     }
 
 
-def blast_radius(tx: Tx, environment_id: str) -> Row:
-    """Count what still names an environment: unfinished runs and live leases."""
-    row = tx.one(
-        "SELECT (SELECT count(*) FROM runs WHERE environment_id = :id"
-        " AND finished_at IS NULL) AS runs, (SELECT count(*) FROM leases"
-        f" WHERE environment_id = :id AND status NOT IN ({among(LEASE_ENDS)})) AS leases",
-        id=environment_id,
-    )
-    assert row is not None
-    return row
-
-
-def idle_of(tx: Tx, environment_id: str) -> list[str]:
-    """Return an environment's idle leases that nobody holds on their own."""
-    rows = tx.all(
-        "SELECT id FROM leases WHERE environment_id = :id AND status = :idle"
-        " AND held_until IS NULL",
-        id=environment_id,
-        idle=LeaseStatus.IDLE.value,
-    )
-    return [row["id"] for row in rows]
+def tenant_view(row: Row) -> Shape:
+    """Return what is shown of a tenant: nothing that is in its rows, only how many."""
+    shape = {
+        "name": row["id"],
+        "status": row["status"],
+        "description": row["description"] or "",
+        "limits": {name: row[name] for name in ("max_concurrent", "max_queued")},
+        "created_at": iso(row["created_at"]),
+    }
+    counts = ("queued_runs", "running_runs", "live_leases")
+    return shape | {name: row[name] for name in counts if name in row}
 
 
 def key_view(row: Row) -> Shape:

@@ -9,8 +9,10 @@ from typing import Final
 
 from leasehold.domain.secrets import MAX_BYTES, NAME_PATTERN
 from leasehold.errors import BadInputError
-from leasehold.store import moves, secrets
+from leasehold.ids import PLATFORM
+from leasehold.store import moves, secret_views, secrets
 from leasehold.store.database import Database, Tx
+from leasehold.store.views import Shape
 from leasehold.vault.keys import Keys
 
 _BATCH: Final = 100
@@ -27,19 +29,21 @@ def check(name: str, value: str) -> None:
 
     if not re.match(NAME_PATTERN, name):
         raise BadInputError(
-            "NAME: must begin with a letter or digit and have up to 100 of those and _ . -",
-            field="NAME",
+            "name: must begin with a letter or digit and have up to 100 of those and _ . -",
+            field="name",
         )
     size = len(value.encode(errors="surrogateescape"))
     if not size:
-        raise BadInputError("the value: is empty; it is read from stdin", field="stdin")
+        raise BadInputError("value: is empty", field="value")
     if size > MAX_BYTES:
-        raise BadInputError(f"the value: has {size} bytes; at most {MAX_BYTES}", field="stdin")
+        raise BadInputError(f"value: has {size} bytes; at most {MAX_BYTES}", field="value")
     if "\0" in value:
-        raise BadInputError("the value: must not hold a NUL character", field="stdin")
+        raise BadInputError("value: must not hold a NUL character", field="value")
 
 
-def put(tx: Tx, keys: Keys, *, tenant_id: str, name: str, value: str) -> int:
+def put(
+    tx: Tx, keys: Keys, *, tenant_id: str, name: str, value: str, actor: str | None = None
+) -> int:
     """Store a value under a name; return its version."""
     check(name, value)
     version = secrets.put(tx, tenant_id=tenant_id, name=name)
@@ -52,24 +56,31 @@ def put(tx: Tx, keys: Keys, *, tenant_id: str, name: str, value: str) -> int:
         key_id=keys.first,
         ciphertext=sealed,
     )
-    moves.record(tx, ("secret.set", {"secret": name, "version": version}), tenant_id=tenant_id)
+    data = {"secret": name, "version": version, **_by(actor)}
+    moves.record(tx, ("secret.set", data), tenant_id=tenant_id)
     secrets.prune(tx)
     return version
 
 
-def delete(tx: Tx, *, tenant_id: str, name: str) -> None:
+def delete(tx: Tx, *, tenant_id: str, name: str, actor: str | None = None) -> Shape:
     """
-    Take a name away; live leases go on with what they name of it.
+    Take a name away; return what it was, with the leases that go on with what they name of it.
 
     Raises:
         NotFoundError: There is no such secret; says which there are.
     """
+    shape = secret_views.one(tx, name, tenant_id=tenant_id)
     secrets.delete(tx, tenant_id=tenant_id, name=name)
-    moves.record(tx, ("secret.deleted", {"secret": name}), tenant_id=tenant_id)
+    moves.record(tx, ("secret.deleted", {"secret": name, **_by(actor)}), tenant_id=tenant_id)
     secrets.prune(tx)
+    return shape
 
 
-def rotate(database: Database, keys: Keys) -> int:
+def _by(actor: str | None) -> dict[str, str]:
+    return {"actor": actor} if actor else {}
+
+
+def rotate(database: Database, keys: Keys, *, actor: str | None = None) -> int:
     """
     Encrypt everything anew with the first key; return how many values.
 
@@ -86,6 +97,8 @@ def rotate(database: Database, keys: Keys) -> int:
         if not rows:
             return done
         with database.write("secrets.rotate") as tx:
+            data = {"key": keys.first, "values": len(rows), **_by(actor)}
+            moves.record(tx, ("secrets.encrypted_anew", data), tenant_id=PLATFORM)
             for row in rows:
                 subject = {name: row[name] for name in ("tenant_id", "name", "version")}
                 value = keys.open(row["ciphertext"], **subject)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -119,10 +120,12 @@ def new_key() -> str:
     return Fernet.generate_key().decode()
 
 
-def make_file(path: Path) -> None:
-    """Make a file with one fresh key, readable by us alone; one that is there stays."""
+def make_file(path: Path) -> bool:
+    """Make a file with one fresh key, readable by us alone; False: one is there, and stays."""
+    if path.exists():
+        return False
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(handle, f"{new_key()}\n".encode())
@@ -133,6 +136,7 @@ def make_file(path: Path) -> None:
         # link refuses to replace: of two that begin at once, one key is everybody's.
         os.link(fresh, path)
     except FileExistsError:
-        return
+        return False
     finally:
         fresh.unlink()
+    return True
