@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     git_schemes: str = Field(default="https,ssh", pattern="^[a-z]+(,[a-z]+)*$")
     """What a workspace's git URL may begin with (`file` reads a worker's own disk)."""
 
+    api_streams: int = Field(default=500, ge=1, le=10_000)
+    """Streams that one process of the API holds open at once; each is an open file too."""
+
     events: bool = False
     """Send Celery task events, so that Flower lists every step."""
 

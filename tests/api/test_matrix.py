@@ -93,6 +93,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/output"): Row(200, 200, 200, run("queued")),
+    # Of a run that is over: such a stream ends by itself.
+    ("GET", "/api/v1/runs/{run_id}/events/stream"): Row(200, 200, 200, run("failed")),
+    ("GET", "/api/v1/runs/{run_id}/output/stream"): Row(200, 200, 200, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, run("queued")),
     ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, run("parked")),

@@ -8,10 +8,21 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from leasehold import __version__
-from leasehold.api import answers, environments, fleet, health, keys, leases, output, runs
+from leasehold.api import (
+    answers,
+    environments,
+    fleet,
+    health,
+    keys,
+    leases,
+    output,
+    runs,
+    streams,
+)
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
 from leasehold.api.gate import Gate
+from leasehold.api.watch import Pace, Watch
 
 PREFIX: Final = "/api/v1"
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
@@ -21,8 +32,8 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def make(door: Door, **limits: Any) -> FastAPI:
-    """Return the application; `limits` are those of `Envelope`."""
+def make(door: Door, *, pace: Pace | None = None, **limits: Any) -> FastAPI:
+    """Return the application; `limits` are those of `Envelope`, `pace` is that of streams."""
     app = FastAPI(
         title="Leasehold",
         version=__version__,
@@ -37,10 +48,11 @@ def make(door: Door, **limits: Any) -> FastAPI:
         },
     )
     app.state.door = door
+    app.state.watch = Watch(door, pace or Pace())
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
-    for part in (runs, output, environments, leases, fleet, keys, health):
+    for part in (runs, output, streams, environments, leases, fleet, keys, health):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)
