@@ -89,6 +89,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/api/v1/runs"): Row(
         403, 201, 201, body={"environment": "place", "commands": COMMANDS}
     ),
+    ("POST", "/api/v1/runs/batch"): Row(
+        403, 200, 200, body={"runs": [{"environment": "place", "commands": COMMANDS}]}
+    ),
     ("GET", "/api/v1/runs"): Row(200, 200, 200),
     ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, run("queued")),

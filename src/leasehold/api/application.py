@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from leasehold import __version__
 from leasehold.api import (
     answers,
+    batches,
     environments,
     fleet,
     health,
@@ -52,7 +53,7 @@ def make(door: Door, *, pace: Pace | None = None, **limits: Any) -> FastAPI:
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
-    for part in (runs, output, streams, environments, leases, fleet, keys, health):
+    for part in (batches, runs, output, streams, environments, leases, fleet, keys, health):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)

@@ -79,17 +79,13 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
-    environment, lease = _where(tx, request)
+    environment, lease = place_of(tx, request)
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queued, alone = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
     if queued >= context.max_queued:
-        raise FullError(
-            f"{queued} runs wait already (max_queued is {context.max_queued}); "
-            "try again in 5 s",
-            retry_after_s=5.0,
-        )
-    row = _row(tx, context, request, environment, lease)
-    event = ("run.queued", _by(request.actor))
+        raise full(context, queued)
+    row = queued_row(tx, context, request, environment, lease)
+    event = ("run.queued", by(request.actor))
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and not queued and alone:
         spec = request.spec
@@ -105,19 +101,44 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     return row, True
 
 
+def full(context: Context, queued: int) -> FullError:
+    """Return the refusal of a run for which the tenant's queue has no room."""
+    return FullError(
+        f"{queued} runs wait already (max_queued is {context.max_queued}); try again in 5 s",
+        retry_after_s=5.0,
+    )
+
+
 def _by_key(tx: Tx, request: Request) -> Row | None:
     assert request.key is not None
     row = runs.find_by_key(tx, tenant_id=request.tenant_id, key=request.key)
     if row is None:
         return None
-    if row["body_hash"] != request.body_hash():
-        raise IdempotencyConflictError(
-            f"key {request.key!r} was used for run {row['id']} with another body"
-        )
+    check_same(request, row)
     return runs.decoded(row)
 
 
-def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+def check_same(request: Request, known: Row) -> None:
+    """
+    Check that a run which used a request's key was asked for with the same body.
+
+    Raises:
+        IdempotencyConflictError: It was another one.
+    """
+    if known["body_hash"] != request.body_hash():
+        raise IdempotencyConflictError(
+            f"key {request.key!r} was used for run {known['id']} with another body"
+        )
+
+
+def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+    """
+    Return the environment of a run, and the lease that it names.
+
+    Raises:
+        NotFoundError: There is no such environment or lease.
+        ConflictError: The environment is archived; the lease has ended.
+    """
     if request.lease_id is not None:
         lease = leases.get(tx, request.lease_id, tenant_id=request.tenant_id)
         if request.visit:
@@ -130,9 +151,19 @@ def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
         return row, lease
     assert request.environment is not None
     environment = environments.get(tx, request.environment, tenant_id=request.tenant_id)
+    check_active(environment)
+    return environment, None
+
+
+def check_active(environment: Row) -> None:
+    """
+    Refuse an environment that takes no runs.
+
+    Raises:
+        ConflictError: It is archived.
+    """
     if environment["status"] != EnvironmentStatus.ACTIVE:
         raise ConflictError(f"environment {environment['name']} is archived")
-    return environment, None
 
 
 def _check_held(lease: Row) -> None:
@@ -146,7 +177,7 @@ def _check_held(lease: Row) -> None:
         raise ConflictError(f"lease {lease['id']} {why}: {hint or 'no run can use it'}")
 
 
-def _row(
+def queued_row(
     tx: Tx, context: Context, request: Request, environment: Row, lease: Row | None
 ) -> Row:
     """Return the run as a queued one; nothing is written yet."""
@@ -182,7 +213,7 @@ def _row(
     }
 
 
-def _by(actor: str | None) -> dict[str, str]:
+def by(actor: str | None) -> dict[str, str]:
     """Return the data of an event: who did it, if that was said."""
     return {"actor": actor} if actor else {}
 
@@ -240,7 +271,7 @@ def resume(tx: Tx, context: Context, run_id: str, *, actor: str | None = None) -
         )
     if row is None:
         raise ConflictError(f"run {run_id} is {run['status']}, not parked")
-    moves.record(tx, ("run.queued", _by(actor)), tenant_id=row["tenant_id"], run_id=run_id)
+    moves.record(tx, ("run.queued", by(actor)), tenant_id=row["tenant_id"], run_id=run_id)
     if slots.lock(tx, wait=False):
         admission.admit(tx, context, row)
     tx.after_commit.append(context.nudge)
@@ -303,7 +334,7 @@ def create_environment(
             "updated_at": now,
         },
     )
-    event = ("environment.active", {"environment": spec.name, **_by(actor)})
+    event = ("environment.active", {"environment": spec.name, **by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
     return runs.decoded(row)
 
