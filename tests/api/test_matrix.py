@@ -100,6 +100,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/runs/{run_id}/events/stream"): Row(200, 200, 200, run("failed")),
     ("GET", "/api/v1/runs/{run_id}/output/stream"): Row(200, 200, 200, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/extend"): Row(
+        403, 200, 200, run("queued"), body={"deadline_s": "2h"}
+    ),
     ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, run("parked")),
     ("GET", "/api/v1/environments"): Row(200, 200, 200),

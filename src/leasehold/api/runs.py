@@ -19,7 +19,8 @@ from leasehold.api.door import Caller, Operator, TheDoor, Viewer
 from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.specs import EnvironmentSpec, Name, RunSpec, parse
 from leasehold.errors import BadInputError
-from leasehold.orchestrator import ending, submit
+from leasehold.orchestrator import ending, extending, submit
+from leasehold.orchestrator.extending import ExtendSpec
 from leasehold.store import finding, moves, runs, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
@@ -191,3 +192,17 @@ def resume(run_id: RunId, caller: Operator, door: TheDoor) -> Answer:
         return views.whole_run(tx, run_id, tenant_id=caller.tenant_id)
 
     return Answer(door.write("run.resume", work))
+
+
+@router.post("/{run_id}/extend")
+def extend(
+    run_id: RunId, body: Annotated[ExtendSpec, Decent], caller: Operator, door: TheDoor
+) -> Answer:
+    """Give a live run a later deadline, or commands that are not started a longer timeout."""
+
+    def work(tx: Tx) -> Shape:
+        runs.get(tx, run_id, tenant_id=caller.tenant_id)
+        extending.extend(tx, run_id, body, actor=caller.actor)
+        return views.whole_run(tx, run_id, tenant_id=caller.tenant_id)
+
+    return Answer(door.write("run.extend", work))
