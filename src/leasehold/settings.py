@@ -130,6 +130,8 @@ class Settings(BaseSettings):
     api_cors_origins: str = ""
     """Origins whose pages may use the API, `https://ops.example.org,http://127.0.0.1:3000`;
     exact ones only. By default none."""
+    api_streams: int = Field(default=500, ge=1, le=10_000)
+    """Streams that one process of the API holds open at once; each is an open file too."""
 
     events: bool = False
     """Send Celery task events, so that Flower lists every step."""

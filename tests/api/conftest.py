@@ -7,13 +7,15 @@ import httpx
 import pytest
 
 from api.served import client_of, make_key, serving
+from api.streaming import QUICK
 from command_line import environment, serve
 from leasehold import settings as knobs
 from leasehold.api.serving import Service
+from leasehold.api.watch import Pace
 from leasehold.settings import Settings
 from leasehold.store.database import Database
 from leasehold.vault.keys import make_file
-from store.rows import insert_worker
+from store.rows import insert_held, insert_worker
 
 
 @pytest.fixture
@@ -43,3 +45,16 @@ def client(service: Service, database: Database) -> Iterator[httpx.Client]:
     """A client with an admin's key of the tenant `default`."""
     with client_of(service, make_key(database)) as client:
         yield client
+
+
+@pytest.fixture
+def run(database: Database) -> str:
+    """A run that holds a sandbox."""
+    with database.write("test") as tx:
+        return str(insert_held(tx)[0]["id"])
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Iterator[Service]:
+    with serving(settings, pace=Pace(**QUICK)) as service:
+        yield service

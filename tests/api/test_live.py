@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.streaming import Message, streaming, whole, written
 from command_line import Live, until
 
 pytestmark = pytest.mark.slow
@@ -153,3 +154,27 @@ def test_a_home_without_a_schema_is_refused_with_the_command_that_mends_it(
     said = Live(tmp_path / "none").call("api", "--port", "0")
     assert said.code == 6
     assert "leasehold db upgrade" in said.err
+
+
+def test_a_stream_that_is_cut_goes_on_where_it_was_and_ends_with_the_run(
+    client: httpx.Client,
+) -> None:
+    script = "for n in 1 2 3 4 5; do echo line $n; echo err $n >&2; sleep 0.3; done; exit 4"
+    body = {"commands": [{"argv": ["sh", "-c", script]}], "retries": 1}
+    run = client.post(RUNS, json=body).json()["id"]
+    seen: list[Message] = []
+    cuts = 0
+    while not seen or seen[-1].name != "end":
+        after = seen[-1].id if seen else None
+        with streaming(client, f"{run}/output/stream", after=after) as coming:
+            # Cut after each of the first messages, in the middle of what the command does.
+            seen += [next(coming)] if cuts < 5 else list(coming)
+        cuts += 1
+    lines = b"".join(b"line %d\n" % n for n in range(1, 6))
+    assert written(seen, "stdout") == 2 * lines
+    assert written(seen, "stderr") == 2 * lines.replace(b"line", b"err")
+    exits = [m.data["exit_code"] for m in seen if m.name == "exit"]
+    assert exits == [4, 4]
+    assert (seen[-1].data["status"], seen[-1].data["exit_code"]) == ("failed", 4)
+    history = whole(client, f"{run}/events/stream")
+    assert "run.failed" in [m.data.get("name") for m in history]

@@ -128,11 +128,20 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/api/v1/runs"): Row(
         403, 201, 201, 403, body={"environment": "place", "commands": COMMANDS}
     ),
+    ("POST", "/api/v1/runs/batch"): Row(
+        403, 200, 200, 403, body={"runs": [{"environment": "place", "commands": COMMANDS}]}
+    ),
     ("GET", "/api/v1/runs"): Row(200, 200, 200, 403),
     ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, 403, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, 403, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/output"): Row(200, 200, 200, 403, run("queued")),
+    # Of a run that is over: such a stream ends by itself.
+    ("GET", "/api/v1/runs/{run_id}/events/stream"): Row(200, 200, 200, 403, run("failed")),
+    ("GET", "/api/v1/runs/{run_id}/output/stream"): Row(200, 200, 200, 403, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/cancel"): Row(403, 200, 200, 403, run("queued")),
+    ("POST", "/api/v1/runs/{run_id}/extend"): Row(
+        403, 200, 200, 403, run("queued"), body={"deadline_s": "2h"}
+    ),
     ("POST", "/api/v1/runs/{run_id}/retry"): Row(403, 201, 201, 403, run("failed")),
     ("POST", "/api/v1/runs/{run_id}/resume"): Row(403, 200, 200, 403, run("parked")),
     ("GET", "/api/v1/environments"): Row(200, 200, 200, 403),

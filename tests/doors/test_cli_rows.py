@@ -209,6 +209,27 @@ def test_a_parked_run_is_resumed_and_no_other(database: Database) -> None:
     assert call("runs", "resume", parked["id"]).code == 4
 
 
+def test_a_run_gets_more_time_and_never_less() -> None:
+    create_environment("place")
+    run = submitted("--env", "place", "--timeout", "1m", "--", "true")
+    longer = call("runs", "extend", run["id"], "--deadline", "30d", "--timeout", "2h", "--json")
+    assert longer.code == 0, longer.err
+    assert longer.json()["deadline_at"] > run["deadline_at"]
+    last = longer.json()["events"][-1]
+    assert (last["name"], last["data"]) == (
+        "run.extended",
+        {"actor": "cli", "fields": ["deadline_s", "timeout_s"]},
+    )
+    less = call("runs", "extend", run["id"], "--deadline", "1d")
+    assert less.code == 4
+    assert "a run gets more time, never less" in less.err
+    assert call("runs", "extend", run["id"]).code == 2
+    soon = call("runs", "extend", run["id"], "--deadline", "soon")
+    assert (soon.code, "deadline_s: must be seconds" in soon.err) == (2, True)
+    assert call("runs", "cancel", run["id"]).code == 0
+    assert call("runs", "extend", run["id"], "--deadline", "60d").code == 4
+
+
 def test_waiting_gives_up_when_told_to() -> None:
     create_environment("place")
     run = submitted("--env", "place", "--", "true")

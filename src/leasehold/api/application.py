@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from leasehold import __version__
 from leasehold.api import (
     answers,
+    batches,
     environments,
     fleet,
     health,
@@ -20,11 +21,13 @@ from leasehold.api import (
     retention,
     runs,
     secrets,
+    streams,
     tenants,
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
 from leasehold.api.gate import Gate
+from leasehold.api.watch import Pace, Watch
 from leasehold.settings import Settings
 
 PREFIX: Final = "/api/v1"
@@ -58,8 +61,8 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def make(door: Door, settings: Settings, **limits: Any) -> FastAPI:
-    """Return the application; `limits` are those of `Envelope`."""
+def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: Any) -> FastAPI:
+    """Return the application; `limits` are those of `Envelope`, `pace` is that of streams."""
     app = FastAPI(
         title="Leasehold",
         version=__version__,
@@ -74,12 +77,15 @@ def make(door: Door, settings: Settings, **limits: Any) -> FastAPI:
         },
     )
     app.state.door = door
+    app.state.watch = Watch(door, pace or Pace())
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
     for part in (
+        batches,
         runs,
         output,
+        streams,
         environments,
         leases,
         fleet,

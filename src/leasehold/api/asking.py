@@ -15,6 +15,7 @@ from leasehold.errors import BadInputError
 
 MAX_PAGE: Final = 500
 MAX_DEPTH: Final = 64
+KEY: Final = r"^[\x21-\x7e]{1,255}$"
 ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
 
 RunId = Annotated[str, Path(pattern=ID)]
@@ -26,7 +27,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,255}$",
+        pattern=KEY,
         description="The same key with the same body is the same run, however often it comes.",
     ),
 ]

@@ -15,11 +15,12 @@ from leasehold.api.asking import (
     cursor,
     place,
 )
-from leasehold.api.door import Operator, TheDoor, Viewer
+from leasehold.api.door import Caller, Operator, TheDoor, Viewer
 from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.specs import EnvironmentSpec, Name, RunSpec, parse
 from leasehold.errors import BadInputError
-from leasehold.orchestrator import ending, submit
+from leasehold.orchestrator import ending, extending, submit
+from leasehold.orchestrator.extending import ExtendSpec
 from leasehold.store import finding, moves, runs, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
@@ -51,8 +52,28 @@ class RunRequest(RunSpec):
         """
         if self.environment is not None and self.lease_id is not None:
             raise BadInputError("lease_id: give it or an environment", field="lease_id")
-        where = {"environment", "lease_id"}
+        where = set(type(self).model_fields) - set(RunSpec.model_fields)
         return parse(RunSpec, self.model_dump(exclude=where, exclude_unset=True))
+
+    @property
+    def names_no_place(self) -> bool:
+        return self.environment is None and self.lease_id is None
+
+    def request(self, caller: Caller, *, key: str | None) -> submit.Request:
+        """
+        Return what is asked for, and by whom.
+
+        Raises:
+            BadInputError: As `spec`.
+        """
+        return submit.Request(
+            spec=self.spec(),
+            environment=None if self.lease_id else self.environment or DEFAULT.name,
+            lease_id=self.lease_id,
+            key=key,
+            tenant_id=caller.tenant_id,
+            actor=caller.actor,
+        )
 
 
 class EventFilters(Filters):
@@ -70,22 +91,20 @@ def create(
     idempotency_key: IdempotencyKey = None,
 ) -> Answer:
     """Accept a run: 201; the run that the same key has made already: 200."""
-    request = submit.Request(
-        spec=body.spec(),
-        environment=None if body.lease_id else body.environment or DEFAULT.name,
-        lease_id=body.lease_id,
-        key=idempotency_key,
-        tenant_id=caller.tenant_id,
-        actor=caller.actor,
-    )
+    request = body.request(caller, key=idempotency_key)
 
     def work(tx: Tx) -> tuple[Row, bool]:
-        if body.environment is None and body.lease_id is None:
-            tenant, actor = caller.tenant_id, caller.actor
-            submit.ensure_environment(tx, DEFAULT, tenant_id=tenant, actor=actor)
+        if body.names_no_place:
+            ensure_default(tx, caller)
         return submit.submit(tx, door.context, request)
 
     return _accepted(*door.write("run.create", lambda tx: _shown(tx, *work(tx))))
+
+
+def ensure_default(tx: Tx, caller: Caller) -> None:
+    """Make the environment of runs that name no place, on first use."""
+    tenant, actor = caller.tenant_id, caller.actor
+    submit.ensure_environment(tx, DEFAULT, tenant_id=tenant, actor=actor)
 
 
 def _shown(tx: Tx, row: Row, new: bool) -> tuple[Shape, bool]:  # noqa: FBT001  as it came
@@ -173,3 +192,17 @@ def resume(run_id: RunId, caller: Operator, door: TheDoor) -> Answer:
         return views.whole_run(tx, run_id, tenant_id=caller.tenant_id)
 
     return Answer(door.write("run.resume", work))
+
+
+@router.post("/{run_id}/extend")
+def extend(
+    run_id: RunId, body: Annotated[ExtendSpec, Decent], caller: Operator, door: TheDoor
+) -> Answer:
+    """Give a live run a later deadline, or commands that are not started a longer timeout."""
+
+    def work(tx: Tx) -> Shape:
+        runs.get(tx, run_id, tenant_id=caller.tenant_id)
+        extending.extend(tx, run_id, body, actor=caller.actor)
+        return views.whole_run(tx, run_id, tenant_id=caller.tenant_id)
+
+    return Answer(door.write("run.extend", work))

@@ -2,7 +2,7 @@
 Serves the application: one process, handlers in threads, until told to stop.
 
 Several processes may serve one deployment: nothing is kept in memory between two requests but
-how often who asked (`gate`).
+how often who asked (`gate`), and who watches a stream may go on with any of them.
 """
 
 import socket
@@ -15,11 +15,13 @@ import uvicorn
 from leasehold import bootstrap
 from leasehold.api import application
 from leasehold.api.door import Door
+from leasehold.api.watch import Pace
 from leasehold.errors import BadInputError
 from leasehold.settings import Settings
 
-POOL_SIZE: Final = 20
-"""Connections that are kept; with as many more for a while, one for each of 40 threads."""
+POOL_SIZE: Final = 21
+"""Connections that are kept; with 20 more for a while, one for each of 40 threads and one for
+the poller of streams."""
 
 _IDLE_S: Final = 15
 _DRAIN_S: Final = 10
@@ -47,7 +49,8 @@ class Service:
         except BaseException:
             self._socket.close()
             raise
-        self.application = application.make(Door(self._app), settings, **limits)
+        pace = limits.pop("pace", None) or Pace(viewers=settings.api_streams)
+        self.application = application.make(Door(self._app), settings, pace=pace, **limits)
         self.port: int = self._socket.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
@@ -77,6 +80,7 @@ class Service:
 
     def stop(self) -> None:
         """Let `serve` return; from any thread or signal handler."""
+        self.application.state.watch.stopping = True
         self._server.should_exit = True
 
 

@@ -309,6 +309,37 @@ def resume(run: RunId, *, as_json: AsJson = False) -> None:
         say(f"run {run_id} is {shape['status']}")
 
 
+@group.command()
+def extend(
+    run: RunId,
+    *,
+    deadline: Annotated[
+        str | None, typer.Option(help="The run's new deadline, from now on: 2h, 3d.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Of each command that is started from now on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a live run more time; a command that runs keeps the timeout that it has."""
+    from leasehold.cli import output
+    from leasehold.cli.door import enter
+    from leasehold.domain.specs import parse
+    from leasehold.orchestrator import extending
+
+    asked = {"deadline_s": deadline, "timeout_s": timeout}
+    given = {name: value for name, value in asked.items() if value is not None}
+    more = parse(extending.ExtendSpec, given)
+    with enter() as door:
+        run_id = door.resolve("run", run)
+        door.write("extend", lambda tx: extending.extend(tx, run_id, more, actor="cli"))
+        shape = shape_of(door, run_id)
+    if as_json:
+        output.emit(shape)
+    else:
+        say(f"run {run_id} has until {shape['deadline_at']}")
+
+
 @group.command(epilog=codes.EPILOG)
 def wait(
     run: RunId,

@@ -80,20 +80,13 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
-    environment, lease = _where(tx, request)
+    environment, lease = place_of(tx, request)
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
-    if not queue.is_open:
-        raise archived(request.tenant_id)
-    most = context.max_queued if queue.limit is None else queue.limit
-    if queue.queued >= most:
-        raise FullError(
-            f"{queue.queued} runs wait already (max_queued is {most}); try again in 5 s",
-            retry_after_s=5.0,
-        )
+    check_queue(context, queue, tenant_id=request.tenant_id)
     at_once = queue.alone and not queue.queued
-    row = _row(tx, context, request, environment, lease)
-    event = ("run.queued", _by(request.actor))
+    row = queued_row(tx, context, request, environment, lease)
+    event = ("run.queued", by(request.actor))
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and at_once:
         spec = request.spec
@@ -109,19 +102,54 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     return row, True
 
 
+def check_queue(context: Context, queue: slots.Queue, *, tenant_id: str) -> None:
+    """
+    Refuse a run for which the tenant's queue has no room.
+
+    Raises:
+        ConflictError: The tenant is archived, or there is none.
+        FullError: As many runs wait as may.
+    """
+    if not queue.is_open:
+        raise archived(tenant_id)
+    most = context.max_queued if queue.limit is None else queue.limit
+    if queue.queued >= most:
+        raise FullError(
+            f"{queue.queued} runs wait already (max_queued is {most}); try again in 5 s",
+            retry_after_s=5.0,
+        )
+
+
 def _by_key(tx: Tx, request: Request) -> Row | None:
     assert request.key is not None
     row = runs.find_by_key(tx, tenant_id=request.tenant_id, key=request.key)
     if row is None:
         return None
-    if row["body_hash"] != request.body_hash():
-        raise IdempotencyConflictError(
-            f"key {request.key!r} was used for run {row['id']} with another body"
-        )
+    check_same(request, row)
     return runs.decoded(row)
 
 
-def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+def check_same(request: Request, known: Row) -> None:
+    """
+    Check that a run which used a request's key was asked for with the same body.
+
+    Raises:
+        IdempotencyConflictError: It was another one.
+    """
+    if known["body_hash"] != request.body_hash():
+        raise IdempotencyConflictError(
+            f"key {request.key!r} was used for run {known['id']} with another body"
+        )
+
+
+def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+    """
+    Return the environment of a run, and the lease that it names.
+
+    Raises:
+        NotFoundError: There is no such environment or lease.
+        ConflictError: The environment is archived; the lease has ended.
+    """
     if request.lease_id is not None:
         lease = leases.get(tx, request.lease_id, tenant_id=request.tenant_id)
         if request.visit:
@@ -134,9 +162,19 @@ def _where(tx: Tx, request: Request) -> tuple[Row, Row | None]:
         return row, lease
     assert request.environment is not None
     environment = environments.get(tx, request.environment, tenant_id=request.tenant_id)
+    check_active(environment)
+    return environment, None
+
+
+def check_active(environment: Row) -> None:
+    """
+    Refuse an environment that takes no runs.
+
+    Raises:
+        ConflictError: It is archived.
+    """
     if environment["status"] != EnvironmentStatus.ACTIVE:
         raise ConflictError(f"environment {environment['name']} is archived")
-    return environment, None
 
 
 def _check_held(lease: Row) -> None:
@@ -150,7 +188,7 @@ def _check_held(lease: Row) -> None:
         raise ConflictError(f"lease {lease['id']} {why}: {hint or 'no run can use it'}")
 
 
-def _row(
+def queued_row(
     tx: Tx, context: Context, request: Request, environment: Row, lease: Row | None
 ) -> Row:
     """Return the run as a queued one; nothing is written yet."""
@@ -187,7 +225,7 @@ def _row(
     }
 
 
-def _by(actor: str | None) -> dict[str, str]:
+def by(actor: str | None) -> dict[str, str]:
     """Return the data of an event: who did it, if that was said."""
     return {"actor": actor} if actor else {}
 
@@ -245,7 +283,7 @@ def resume(tx: Tx, context: Context, run_id: str, *, actor: str | None = None) -
         )
     if row is None:
         raise ConflictError(f"run {run_id} is {run['status']}, not parked")
-    moves.record(tx, ("run.queued", _by(actor)), tenant_id=row["tenant_id"], run_id=run_id)
+    moves.record(tx, ("run.queued", by(actor)), tenant_id=row["tenant_id"], run_id=run_id)
     if slots.lock(tx, wait=False):
         admission.admit(tx, context, row)
     tx.after_commit.append(context.nudge)
@@ -300,7 +338,7 @@ def create_environment(
             "updated_at": now,
         },
     )
-    event = ("environment.active", {"environment": spec.name, **_by(actor)})
+    event = ("environment.active", {"environment": spec.name, **by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
     return environments.get(tx, row["id"], tenant_id=tenant_id)
 

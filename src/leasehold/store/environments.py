@@ -1,11 +1,12 @@
 """SQL of environments, tenants' named places, and of the deployment's facts."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from leasehold.errors import NotFoundError
 from leasehold.store.database import Row, Tx
-from leasehold.store.runs import decoded
-from leasehold.store.sql import dump
+from leasehold.store.runs import MANY, decoded
+from leasehold.store.sql import dump, numbered
 
 _WITH_TENANT: Final = (
     "SELECT e.*, t.status AS tenant_status, t.max_concurrent AS tenant_max_concurrent"
@@ -37,10 +38,35 @@ def get(tx: Tx, name: str, *, tenant_id: str) -> Row:
     """
     row = find_by_name(tx, name, tenant_id=tenant_id) or find(tx, name)
     if row is None or row["tenant_id"] != tenant_id:
-        names = [r["name"] for r in page(tx, tenant_id=tenant_id) if r["status"] == "active"]
-        there = ", ".join(names) or "none yet"
-        raise NotFoundError(f"there is no environment {name!r}; there are: {there}")
+        raise missing(name, active_names(tx, tenant_id=tenant_id))
     return row
+
+
+def find_many(tx: Tx, names: Sequence[str], *, tenant_id: str) -> dict[str, Row]:
+    """Return a tenant's environments by these names or ids; a name goes before an id."""
+    found: dict[str, Row] = {}
+    for first in range(0, len(names), MANY):
+        some, params = numbered("n", names[first : first + MANY])
+        rows = tx.all(
+            "SELECT * FROM environments WHERE tenant_id = :tenant"
+            f" AND (name IN ({some}) OR id IN ({some}))",
+            tenant=tenant_id,
+            **params,
+        )
+        for row in map(decoded, rows):
+            found.setdefault(row["id"], row)
+            found[row["name"]] = row
+    return found
+
+
+def active_names(tx: Tx, *, tenant_id: str) -> list[str]:
+    return [r["name"] for r in page(tx, tenant_id=tenant_id) if r["status"] == "active"]
+
+
+def missing(name: str, there: Sequence[str]) -> NotFoundError:
+    """Return the refusal of an environment that is not there, with those that are."""
+    names = ", ".join(there) or "none yet"
+    return NotFoundError(f"there is no environment {name!r}; there are: {names}")
 
 
 def page(tx: Tx, *, tenant_id: str) -> list[Row]:

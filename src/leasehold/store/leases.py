@@ -69,6 +69,7 @@ FREE_OF_RUN: Final = (
     "lease_id",
     "due_at",
     "timer_at",
+    "deadline_at",
     "follow_until",
     "end_requested",
     "end_requested_at",

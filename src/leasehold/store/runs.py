@@ -11,6 +11,9 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import dump, load, numbered
 from leasehold.store.tables import METADATA
 
+MANY = 100
+"""Rows that one statement inserts or finds, so that there are few texts of it, and short."""
+
 _OVER = among(RUN_ENDS)
 _JSON_COLUMNS = (
     *("spec", "labels", "handle", "facts", "queues", "data"),
@@ -58,6 +61,34 @@ def insert_later(tx: Tx, table: str, values: Mapping[str, Any]) -> Row:
     text = _insert(table, tuple(values), "")
     tx.later(table, text, _stored(values), what=f"{table[:-1]} {values['id']}")
     return {**_empty(table), **values}
+
+
+@cache
+def _insert_many(table: str, names: tuple[str, ...], count: int) -> str:
+    rows = (f"({', '.join(f':{name}{n}' for name in names)})" for n in range(count))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join(rows)}"
+
+
+def insert_many(tx: Tx, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns, `MANY` of them in one statement."""
+    for first in range(0, len(rows), MANY):
+        some = rows[first : first + MANY]
+        params = {f"{k}{n}": v for n, row in enumerate(some) for k, v in _stored(row).items()}
+        tx.run(_insert_many(table, tuple(some[0]), len(some)), **params)
+
+
+def find_by_keys(tx: Tx, keys: Sequence[str], *, tenant_id: str) -> dict[str, Row]:
+    """Return the runs that used these idempotency keys."""
+    found: dict[str, Row] = {}
+    for first in range(0, len(keys), MANY):
+        names, params = numbered("k", keys[first : first + MANY])
+        rows = tx.all(
+            f"SELECT * FROM runs WHERE tenant_id = :tenant AND idempotency_key IN ({names})",
+            tenant=tenant_id,
+            **params,
+        )
+        found |= {row["idempotency_key"]: row for row in rows}
+    return found
 
 
 def decoded(row: Row) -> Row:

@@ -16,7 +16,7 @@ from leasehold.store import executions as starts
 from leasehold.store import leases, moves
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
-from leasehold.store.runs import decoded
+from leasehold.store.runs import MANY, decoded
 from leasehold.store.sql import load, numbered
 
 Shape = dict[str, Any]
@@ -64,6 +64,16 @@ def run_row(tx: Tx, run_id: str) -> Row | None:
     """Return a run with its environment's name and the database's time."""
     row = tx.one(f"{_RUNS} WHERE r.id = :id", id=run_id)
     return decoded(row) if row else None
+
+
+def run_rows(tx: Tx, run_ids: Sequence[str]) -> dict[str, Row]:
+    """Return runs by their ids, each as `run_row` does."""
+    found: dict[str, Row] = {}
+    for first in range(0, len(run_ids), MANY):
+        names, params = numbered("r", run_ids[first : first + MANY])
+        rows = tx.all(f"{_RUNS} WHERE r.id IN ({names})", **params)
+        found |= {row["id"]: decoded(row) for row in rows}
+    return found
 
 
 def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] = ()) -> Shape:
