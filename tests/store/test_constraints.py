@@ -24,6 +24,11 @@ def insert_tenant(tx: Tx, **changes: object) -> None:
     insert_row(tx, "tenants", {"id": "t", "created_at": 1, **changes})
 
 
+def insert_blob(tx: Tx, name: str) -> None:
+    values = {"tenant_id": "default", "name": name, "digest": "d" * 64}
+    insert_row(tx, "blobs", values, back="name")
+
+
 CHECKS: dict[str, Callable[[Tx], object]] = {
     "runstatus_known": lambda tx: insert_run(tx, status="dreaming"),
     "step_known": lambda tx: insert_run(tx, step="dream"),
@@ -60,6 +65,7 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
         tx.run("UPDATE sessions SET status = 'expired'"),
     ),
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
+    "blob_name": lambda tx: insert_blob(tx, "another"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),
     "key_of_platform": lambda tx: insert_key(tx, role="root"),

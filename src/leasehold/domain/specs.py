@@ -139,7 +139,6 @@ class TreeSpec(Spec):
     git: Text | None = Field(default=None, max_length=2000, min_length=1)
     """A repository's URL; a worker clones it."""
 
-    # Left out of what is stored and hashed unless they are used, as in `RunSpec`.
     credential: SecretRef | None = Field(default=None, exclude_if=_is_none)
     """What opens it: for https `USER:PASSWORD` or a token, for ssh a private key."""
 
