@@ -5,7 +5,39 @@ import pytest
 from leasehold.domain.lifecycle import LeaseStatus, RunStatus
 from leasehold.store import hosts, keys, leases, runs, schema, slots
 from leasehold.store.database import Database
-from store.rows import insert_lease, insert_run, insert_worker
+from store.rows import insert_artifact, insert_lease, insert_run, insert_worker
+
+
+def test_what_rows_of_before_retention_name_in_the_store_is_known(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(empty_database_url)
+    kept, tree, cloned = ("a" * 64), ("b" * 64), ("c" * 64)
+    with monkeypatch.context() as old:
+        old.setattr(schema, "REVISIONS", ("0001", "0002", "0003", "0004", "0005", "0006"))
+        old.setattr(schema, "HEAD", "0006")
+        schema.upgrade(database)
+        with database.write("test") as tx:
+            run = insert_run(
+                tx,
+                status=RunStatus.SUCCEEDED,
+                spec={"commands": [{"argv": ["true"]}], "tree": {"digest": tree}},
+            )
+            insert_artifact(tx, run, sha256=kept)
+            insert_artifact(tx, run, path="again", sha256=kept)
+            insert_run(tx, status=RunStatus.FAILED, tree={"digest": cloned})
+            insert_run(tx, status=RunStatus.FAILED)
+    schema.upgrade(database)
+    with database.read() as tx:
+        rows = tx.all("SELECT name, digest, look_at FROM blobs ORDER BY name")
+        named = tx.all("SELECT blob FROM runs WHERE blob IS NOT NULL ORDER BY blob")
+    assert [(row["name"], row["look_at"]) for row in rows] == [
+        (kept, None),
+        (tree, None),
+        (cloned, None),
+    ]
+    assert [row["blob"] for row in named] == [tree, cloned]
+    database.close()
 
 
 def test_rows_of_before_labels_have_none_and_require_nothing(

@@ -18,7 +18,7 @@ def change(tx: Tx, changes: dict[str, Any], *, tenant_id: str, actor: str) -> Re
     """
     if not changes:
         names = " and ".join(Retention.model_fields)
-        raise BadInputError(f"retention: give at least one of {names}")
+        raise BadInputError(f"retention: give at least one of {names}", field="retention")
     before = retention.of(tx, tenant_id)
     after = parse(Retention, before.model_dump() | changes)
     changed = sorted(name for name in changes if getattr(after, name) != getattr(before, name))

@@ -233,7 +233,10 @@ class Checks:
     def _outputs(self) -> None:
         known = self._known()
         with self._database.read() as tx:
-            for row in tx.all("SELECT * FROM executions ORDER BY id"):
+            for row in tx.all(
+                "SELECT x.*, r.output_pruned_at FROM executions x"
+                " JOIN runs r ON r.id = x.run_id ORDER BY x.id"
+            ):
                 real = [e for e in known[row["id"]] if e.plan is not None]
                 if len(real) > 1:
                     self.break_("P2", f"{row['id']} was started {len(real)} times")
@@ -243,7 +246,10 @@ class Checks:
                     executions.output(tx, row["id"], stream=stream, offset=0)
                     for stream in ("stdout", "stderr")
                 ]
-                if real:
+                if row["output_pruned_at"] is not None:
+                    if any(stored):
+                        self.break_("P2", f"output of {row['id']} is said to be deleted")
+                elif real:
                     self._compare(row, real[0], stored)
                 elif any(stored) or row["status"] == "exited":
                     self.break_("P2", f"{row['id']} is {row['status']} and never ran")

@@ -19,6 +19,7 @@ from leasehold.simulation.broker import Broker
 from leasehold.simulation.checks import Checks
 from leasehold.simulation.database import SimDatabase
 from leasehold.simulation.fleet import SimApp, World
+from leasehold.simulation.keeping import Keeper
 from leasehold.simulation.people import Person, make_environments
 from leasehold.simulation.sandboxes import Sandboxes
 from leasehold.simulation.scheduler import Host, Killed, Scheduler
@@ -168,6 +169,7 @@ class Deployment:
         self.desk = scheduler.process("desk", Host("desk", up_s=500.0))
         self._storm_s = rng.uniform(15, 90)
         self.healed_s = 0.0
+        self._keeps_little = rng.random() < 0.5  # noqa: PLR2004
         self.people: list[Person] = []
         self.trouble = Trouble(self.app, hosts=rng.choice((1, 2, 2, 3)), database=self.database)
 
@@ -180,6 +182,8 @@ class Deployment:
         self._until(lambda: self.checks.count("SELECT count(*) FROM providers") > 0, 30.0)
         scheduler.spawn(self.desk, "", lambda: make_environments(self.app))
         self._until(lambda: self.checks.count("SELECT count(*) FROM environments") > 5, 30.0)  # noqa: PLR2004
+        if self._keeps_little:
+            Keeper(self.app).begin()
         for number in range(rng.choice((1, 2, 3))):
             deeds = rng.randrange(4, 16)
             person = Person(

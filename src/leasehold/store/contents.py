@@ -1,17 +1,53 @@
 """
-What came out of runs: history, output, and lines about files in the store of blobs.
+What came out of runs: starts of commands, output, lines about files in the store, history.
 
 No ``from __future__ import annotations`` here: SQLModel reads the annotations.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from leasehold.store.columns import json_field, micros, partial
+from leasehold.domain import lifecycle as life
+from leasehold.store.columns import among, json_field, known, micros, partial
 
-_OF_NEITHER = "run_id IS NULL AND lease_id IS NULL"
+_EXECUTION_OVER: Final = among(life.EXECUTION_ENDS)
+_OF_NEITHER: Final = "run_id IS NULL AND lease_id IS NULL"
+
+
+class Execution(SQLModel, table=True):
+    """One start of one command; its id is never used twice."""
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        sa.CheckConstraint(
+            f"(ended_at IS NOT NULL) = (status IN ({_EXECUTION_OVER}))", name="execution_ended"
+        ),
+        partial("execution_one_open", "run_id", where=f"status NOT IN ({_EXECUTION_OVER})"),
+        sa.UniqueConstraint("run_id", "number", name="execution_number"),
+    )
+    id: str = Field(primary_key=True, max_length=128)
+    tenant_id: str = Field(max_length=64)
+    run_id: str = Field(foreign_key="runs.id", max_length=64)
+    lease_id: str = Field(max_length=64, index=True)
+    command_index: int
+    number: int
+    attempt: int
+    status: life.ExecutionStatus = Field(sa_type=known(life.ExecutionStatus))
+    handle: dict[str, Any] | None = json_field()
+    stdout_offset: int = micros(nullable=False, default=0)
+    stderr_offset: int = micros(nullable=False, default=0)
+    cause: str | None = Field(default=None, max_length=32)
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout_dropped: int = micros(nullable=False, default=0)
+    stderr_dropped: int = micros(nullable=False, default=0)
+    created_at: int = micros(nullable=False)
+    started_at: int | None = micros()
+    ended_at: int | None = micros()
+    secrets: dict[str, Any] | None = json_field()
+    """Name → version of the secrets that its command was given; NULL: none."""
 
 
 class OutputChunk(SQLModel, table=True):

@@ -17,6 +17,7 @@ from leasehold.domain import lifecycle as life
 from leasehold.store.columns import JSON_TYPE, among, json_field, known, micros, partial
 from leasehold.store.contents import Artifact as Artifact  # noqa: PLC0414  a table of ours
 from leasehold.store.contents import Event as Event  # noqa: PLC0414
+from leasehold.store.contents import Execution as Execution  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
@@ -145,7 +146,6 @@ class AdvertisedProvider(SQLModel, table=True):
 _RUN_OVER = among(life.RUN_ENDS)
 UNLUCKY: Final = "status IN ('failed', 'cancelled', 'timed_out', 'parked')"
 _LEASE_OVER = among(life.LEASE_ENDS)
-_EXECUTION_OVER = among(life.EXECUTION_ENDS)
 _WHOLE = "finished_at IS NOT NULL AND output_pruned_at IS NULL"
 _PRUNED = "output_pruned_at IS NOT NULL"
 _RETRIES = "retry_of IS NOT NULL AND finished_at IS NULL"
@@ -362,37 +362,3 @@ class Lease(SQLModel, table=True):
     finished_at: int | None = micros()
     retained_until: int | None = micros()
     """Only while a run looks into a retained lease: until when it is kept after that."""
-
-
-class Execution(SQLModel, table=True):
-    """One start of one command; its id is never used twice."""
-
-    __tablename__ = "executions"
-    __table_args__ = (
-        sa.CheckConstraint(
-            f"(ended_at IS NOT NULL) = (status IN ({_EXECUTION_OVER}))", name="execution_ended"
-        ),
-        partial("execution_one_open", "run_id", where=f"status NOT IN ({_EXECUTION_OVER})"),
-        sa.UniqueConstraint("run_id", "number", name="execution_number"),
-    )
-    id: str = Field(primary_key=True, max_length=128)
-    tenant_id: str = Field(max_length=64)
-    run_id: str = Field(foreign_key="runs.id", max_length=64)
-    lease_id: str = Field(max_length=64, index=True)
-    command_index: int
-    number: int
-    attempt: int
-    status: life.ExecutionStatus = Field(sa_type=known(life.ExecutionStatus))
-    handle: dict[str, Any] | None = json_field()
-    stdout_offset: int = micros(nullable=False, default=0)
-    stderr_offset: int = micros(nullable=False, default=0)
-    cause: str | None = Field(default=None, max_length=32)
-    exit_code: int | None = None
-    signal: int | None = None
-    stdout_dropped: int = micros(nullable=False, default=0)
-    stderr_dropped: int = micros(nullable=False, default=0)
-    created_at: int = micros(nullable=False)
-    started_at: int | None = micros()
-    ended_at: int | None = micros()
-    secrets: dict[str, Any] | None = json_field()
-    """Name → version of the secrets that its command was given; NULL: none."""
