@@ -8,6 +8,8 @@ the same key and body give the same run, another body is a conflict.
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,10 @@ class Request:
     actor: str | None = None
     """Who asks, for the history."""
 
+    admits: bool = True
+    """False: the transaction is a stranger's and may stay open for long, so it takes no lock
+    that others need; see `admit_written`."""
+
     def body_hash(self) -> str:
         """Return what must be equal for the same key to mean the same run."""
         body = {
@@ -76,12 +82,16 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         FullError: `max_queued` runs of the tenant wait already.
     """
     if request.key is not None:
-        slots.lock(tx, wait=True)
+        slots.lock_key(tx, tenant_id=request.tenant_id, key=request.key)
+        if request.admits:
+            slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
     environment, lease = _where(tx, request)
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
-    queued, alone = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
+    queued, alone = slots.count_queued_and_try(
+        tx, tenant_id=request.tenant_id, try_lock=request.admits
+    )
     if queued >= context.max_queued:
         raise FullError(
             f"{queued} runs wait already (max_queued is {context.max_queued}); "
@@ -103,6 +113,26 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
             return runs.decoded(outcome), True
     tx.after_commit.append(context.nudge)
     return row, True
+
+
+def admit_written(tx: Tx, context: Context, run_ids: Sequence[str]) -> None:
+    """
+    Admit runs whose transaction did not, now that it is committed, as `submit` would have.
+
+    What was rolled back is not there, and nothing happens for it. Killed before this: the
+    clock admits them.
+    """
+    slots.lock(tx, wait=True)
+    rows = runs.queued_of(tx, run_ids)
+    mine = Counter(row["tenant_id"] for row in rows)
+    for tenant_id, count in mine.items():
+        waiting, _ = slots.count_queued_and_try(tx, tenant_id=tenant_id, try_lock=False)
+        if waiting > count:
+            continue  # others came before, and the clock knows the order
+        for row in rows:
+            if row["tenant_id"] == tenant_id:
+                admission.admit(tx, context, row)
+    tx.after_commit.append(context.nudge)
 
 
 def _by_key(tx: Tx, request: Request) -> Row | None:

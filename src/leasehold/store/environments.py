@@ -8,6 +8,17 @@ from leasehold.store.runs import decoded
 from leasehold.store.sql import dump
 
 
+def check_tenant(tx: Tx, tenant_id: str) -> None:
+    """
+    Refuse a tenant that is not there.
+
+    Raises:
+        NotFoundError: There is none of this id.
+    """
+    if tx.value("SELECT 1 FROM tenants WHERE id = :id", id=tenant_id) is None:
+        raise NotFoundError(f"there is no tenant {tenant_id}")
+
+
 def find(tx: Tx, environment_id: str) -> Row | None:
     row = tx.one("SELECT * FROM environments WHERE id = :id", id=environment_id)
     return decoded(row) if row else None

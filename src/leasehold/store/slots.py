@@ -9,6 +9,9 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
 
 LOCK: Final = 8_472_001
+_KEYS: Final = 8_472_002
+"""The space of the locks of idempotency keys."""
+
 _HOLDS = among(LEASE_HOLDS_SLOT | {LeaseStatus.IDLE})
 _COMING: Final = "status = 'running' AND lease_id IS NULL AND wanted_lease_id IS NULL"
 """An admitted run that has no lease yet, and will make one or reuse one."""
@@ -22,6 +25,21 @@ def lock(tx: Tx, *, wait: bool) -> bool:
         tx.value("SELECT pg_advisory_xact_lock(:key)", key=LOCK)
         return True
     return bool(tx.value("SELECT pg_try_advisory_xact_lock(:key)", key=LOCK))
+
+
+def lock_key(tx: Tx, *, tenant_id: str, key: str) -> None:
+    """
+    Wait until no other transaction makes a run of this idempotency key.
+
+    A lock of each key's own, taken before the admission lock: the transaction may be a
+    stranger's, and stay open for as long as he likes.
+    """
+    if tx.dialect == "postgresql":
+        tx.value(
+            "SELECT pg_advisory_xact_lock(CAST(:space AS int), hashtext(:name))",
+            space=_KEYS,
+            name=f"{tenant_id}/{key}",
+        )
 
 
 def taken(tx: Tx, where: str, **params: object) -> int:
@@ -161,9 +179,10 @@ def queue_head(
     )
 
 
-def count_queued_and_try(tx: Tx, *, tenant_id: str) -> tuple[int, bool]:
+def count_queued_and_try(tx: Tx, *, tenant_id: str, try_lock: bool = True) -> tuple[int, bool]:
     """Count a tenant's queued runs and try the admission lock; also learn the time."""
     take = "1" if tx.dialect == "sqlite" else "pg_try_advisory_xact_lock(:key)"
+    take = take if try_lock else "{false}"
     row = tx.one(
         f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us FROM runs"
         " WHERE status = 'queued' AND tenant_id = :t",
