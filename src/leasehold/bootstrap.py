@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import sqlalchemy as sa
 
 from leasehold import log
 from leasehold import settings as knobs
@@ -164,6 +165,22 @@ def build(
         epoch=epoch,
         vault=making.make(settings, database, deployment=deployment, told=log.hide),
     )
+
+
+def visiting(
+    settings: Settings, url: sa.URL, *, publish: Callable[[Message], bool | None]
+) -> Context:
+    """
+    Return what submits and admits in a transaction of a program that is not ours.
+
+    Its `database` is there for its address: nobody connects to it.
+
+    Raises:
+        BadInputError: A timer breaks a promise.
+    """
+    database = Database(url)
+    app = App(settings, database, timers_of(settings), deployment="", epoch=0)
+    return app.context(publish=publish)
 
 
 def renewed(app: App) -> App:

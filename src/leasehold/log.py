@@ -94,3 +94,24 @@ def configure(*, level: str = "INFO", as_json: bool = False) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]  # all that it needs
         cache_logger_on_first_use=True,
     )
+
+
+def join() -> None:
+    """
+    Say what is to be said through `logging`, in a process that is not ours.
+
+    Nothing changes for one that has configured structlog, before this or after.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            _without_secrets,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )

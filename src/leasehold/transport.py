@@ -6,6 +6,7 @@ No result backend, no countdown, no retry, no canvas; JSON only; early ack; pref
 hanging, never about durability.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, Final, Self
 
@@ -203,3 +204,34 @@ def publisher(
             return False
 
         return nobody
+
+
+class Sender:
+    """Sends messages to the broker that there is now: an embedded one moves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._address: str | None = None
+        self._publisher: Publisher | None = None
+
+    def __call__(self, message: Message) -> bool:
+        publisher = self._current()
+        return publisher is not None and publisher(message)
+
+    def _current(self) -> Publisher | None:
+        try:
+            address = broker_address(self._settings)
+        except BrokerUnavailableError:
+            return None
+        with self._lock:
+            if address != self._address:
+                self._publisher = Publisher(make(self._settings, broker_url=address))
+                self._address = address
+            return self._publisher
+
+
+def after_fork() -> None:
+    """Leave the parent's connections to the parent: they are open, and its alone."""
+    pools.producers.clear()
+    pools.connections.clear()

@@ -38,6 +38,7 @@ ELSEWHERE: Final = {
     "commit.sweep.alarm": "tests/reconcile: nothing goes on after it",
     "commit.sweep.take_in": "tests/reconcile",
     "commit.sweep.answer": "tests/reconcile: a report for a person",
+    "commit.enqueue.admit": "doors/test_enqueue: killed before it, the clock admits the run",
     "commit.secrets.rotate": "test_6_secrets: repeated until nothing is left to do",
     "commit.schema": "a migration; the store's tests",
     "commit.{name}": "the pattern of all the others, in store.database",

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from command_line import serve
+from callers import ORDERS, engine_of
+from command_line import environment, serve
+from leasehold import enqueuing
 from leasehold.store.database import Database
 from store.rows import insert_worker
 
@@ -28,3 +31,25 @@ def deployment(
         worker = insert_worker(tx)
         serve(tx, key="fake", host_id=worker["host_id"], schema=SCHEMA)
     yield
+
+
+@pytest.fixture
+def engine(
+    database: Database,
+    database_url: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[sa.Engine]:
+    """An engine of the caller's, in whose database a table of his stands beside ours."""
+    monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LEASEHOLD_BROKER_URL", redis_url)
+    monkeypatch.setattr(enqueuing, "_processes", [])
+    with database.write("test") as tx:
+        serve(tx, key="fake", host_id=insert_worker(tx)["host_id"])
+        environment(tx, "place")
+    engine = engine_of(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(ORDERS))
+    yield engine
+    engine.dispose()

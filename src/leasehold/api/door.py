@@ -5,7 +5,6 @@ One `Door` serves a whole process; its database has a connection for every threa
 requests. A message that is not sent costs latency only, as everywhere.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
@@ -17,7 +16,6 @@ from leasehold.bootstrap import App
 from leasehold.domain.roles import Role
 from leasehold.errors import (
     BadInputError,
-    BrokerUnavailableError,
     ConflictError,
     ForbiddenError,
     StoreUnavailableError,
@@ -25,8 +23,6 @@ from leasehold.errors import (
 )
 from leasehold.log import get_logger
 from leasehold.orchestrator import keys
-from leasehold.orchestrator.jobs import Message
-from leasehold.settings import Settings
 from leasehold.store import keys as key_rows
 from leasehold.store import schema
 from leasehold.store.database import Tx
@@ -58,7 +54,7 @@ class Door:
     def __init__(self, app: App) -> None:
         self._database = app.database
         self._settings = app.settings
-        self.context = app.context(publish=_Sender(app.settings))
+        self.context = app.context(publish=transport.Sender(app.settings))
 
     def secret_keys(self) -> Keys:
         """
@@ -134,31 +130,6 @@ class Door:
         except StoreUnavailableError as error:
             # A database that takes no writes may still answer what is asked of it.
             log.warning("key.touch_failed", key=key_id, why=str(error))
-
-
-class _Sender:
-    """Sends messages to the broker that there is now: an embedded one moves."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._address: str | None = None
-        self._publisher: transport.Publisher | None = None
-
-    def __call__(self, message: Message) -> bool:
-        publisher = self._current()
-        return publisher is not None and publisher(message)
-
-    def _current(self) -> transport.Publisher | None:
-        try:
-            address = transport.broker_address(self._settings)
-        except BrokerUnavailableError:
-            return None
-        with self._lock:
-            if address != self._address:
-                app = transport.make(self._settings, broker_url=address)
-                self._publisher, self._address = transport.Publisher(app), address
-            return self._publisher
 
 
 def _door(request: Request) -> Door:

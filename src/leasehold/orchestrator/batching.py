@@ -75,6 +75,7 @@ class _Batch:
         keys = list(dict.fromkeys(one.key for one in requests if one.key is not None))
         names = list(dict.fromkeys(one.environment for one in requests if one.environment))
         if keys:
+            slots.lock_keys(tx, keys, tenant_id=tenant_id)
             slots.lock(tx, wait=True)
         self._known = runs.find_by_keys(tx, keys, tenant_id=tenant_id)
         self._places = environments.find_many(tx, names, tenant_id=tenant_id)

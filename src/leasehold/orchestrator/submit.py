@@ -56,6 +56,10 @@ class Request:
     actor: str | None = None
     """Who asks, for the history."""
 
+    admits: bool = True
+    """False: the transaction is a stranger's and may stay open for long, so it takes no lock
+    that others need; see `admit_written`."""
+
     def body_hash(self) -> str:
         """Return what must be equal for the same key to mean the same run."""
         body = {
@@ -77,12 +81,14 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         FullError: `max_queued` runs of the tenant wait already.
     """
     if request.key is not None:
-        slots.lock(tx, wait=True)
+        slots.lock_key(tx, tenant_id=request.tenant_id, key=request.key)
+        if request.admits:
+            slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
     environment, lease = place_of(tx, request)
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
-    queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id)
+    queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id, try_lock=request.admits)
     check_queue(context, queue, tenant_id=request.tenant_id)
     at_once = queue.alone and not queue.queued
     row = queued_row(tx, context, request, environment, lease)

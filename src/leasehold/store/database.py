@@ -42,6 +42,11 @@ _PREPARED: Final = 300
 """Statements that a connection keeps prepared; the driver's own 100 are fewer than ours."""
 
 
+def host_us() -> int:
+    """Return the host's wall clock: `db_now()` of SQLite, where we are the server."""
+    return time.time_ns() // 1000
+
+
 class Tx:
     """One open transaction; what store and orchestrator functions take."""
 
@@ -57,7 +62,7 @@ class Tx:
         "statements",
     )
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, cursor: Any = None) -> None:
         self.connection = connection
         self.dialect = connection.dialect.name
         self.after_commit: list[Callable[[], object]] = []
@@ -70,7 +75,7 @@ class Tx:
         self.statements = 0
         self._pending: list[tuple[str, str, Mapping[str, Any], str]] = []
         self._stamp: int | None = None
-        self._cursor: Any = _cursor(connection)
+        self._cursor: Any = _cursor(connection) if cursor is None else cursor
 
     def execute(self, text: str, params: Mapping[str, Any]) -> Any:
         """
@@ -130,11 +135,11 @@ class Tx:
         except self._errors as error:
             raise self._wrapped(sql, error) from error
 
-    def begin(self, sql: str) -> None:
+    def begin(self, sql: str, *, busy_ms: int = sqlite.BUSY_MS) -> None:
         """Begin as SQLite must be told to; PostgreSQL's driver does it by itself."""
         try:
             if sql == sqlite.WRITE:
-                sqlite.take_turn(self._cursor)
+                sqlite.take_turn(self._cursor, busy_ms=busy_ms)
             else:
                 self._cursor.execute(sql)
         except self._errors as error:
@@ -223,7 +228,7 @@ class Database:
 
     def __init__(
         self,
-        url: str,
+        url: str | sa.URL,
         *,
         pool_size: int = 5,
         statement_timeout_s: float = 8.0,
@@ -232,7 +237,7 @@ class Database:
         self.url = sa.make_url(url)
         self.dialect = self.url.get_backend_name()
         self._writer = threading.RLock()
-        self._wall_us = wall_us or (lambda: time.time_ns() // 1000)
+        self._wall_us = wall_us or host_us
         self.offset_us = 0
         """SQLite only: how far a test lets this process's wall clock be off."""
 

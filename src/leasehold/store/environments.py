@@ -15,6 +15,17 @@ _WITH_TENANT: Final = (
 """What admission has to know of an environment's tenant comes with it."""
 
 
+def check_tenant(tx: Tx, tenant_id: str) -> None:
+    """
+    Refuse a tenant that is not there.
+
+    Raises:
+        NotFoundError: There is none of this id.
+    """
+    if tx.value("SELECT 1 FROM tenants WHERE id = :id", id=tenant_id) is None:
+        raise NotFoundError(f"there is no tenant {tenant_id}")
+
+
 def find(tx: Tx, environment_id: str) -> Row | None:
     row = tx.one(f"{_WITH_TENANT} WHERE e.id = :id", id=environment_id)
     return decoded(row) if row else None

@@ -126,6 +126,14 @@ def find_by_key(tx: Tx, *, tenant_id: str, key: str) -> Row | None:
     )
 
 
+def queued_of(tx: Tx, run_ids: Sequence[str]) -> list[Row]:
+    """Return those of these runs that are there and queued, in the order of their ids."""
+    names, params = numbered("r", list(run_ids))
+    return tx.all(
+        f"SELECT * FROM runs WHERE id IN ({names}) AND status = 'queued' ORDER BY id", **params
+    )
+
+
 def by_prefix(tx: Tx, prefix: str, *, tenant_id: str) -> list[Row]:
     """Return up to three runs whose id begins or ends so; people type short ids."""
     return tx.all(

@@ -85,6 +85,23 @@ def check(database: Database) -> None:
         raise SchemaError(problem)
 
 
+def check_connected(tx: Tx, *, where: str) -> None:
+    """
+    Refuse the database that a connection of somebody else's is connected to.
+
+    On PostgreSQL the tables are looked for first: an error would end the transaction.
+
+    Raises:
+        SchemaError: It holds no schema of ours, or another version's.
+    """
+    there = True
+    if tx.dialect == "postgresql":
+        there = tx.value("SELECT to_regclass(:name) IS NOT NULL", name=VERSION_TABLE)
+    current = _version(tx) if there else None
+    if problem := SchemaState(current=current, head=HEAD, where=where).problem():
+        raise SchemaError(problem)
+
+
 def upgrade(database: Database) -> None:
     """
     Bring the schema up to this code; nothing happens if it is there already.
@@ -129,15 +146,20 @@ def _current(database: Database) -> str | None:
     if database.dialect == "sqlite" and path and not Path(path).exists():
         return None  # opening it would create it
     with database.read() as tx:
-        try:
-            value = tx.value(f"SELECT version_num FROM {VERSION_TABLE}")
-        except DBAPIError as error:
-            if not _no_table(error):
-                raise
-            return None
+        return _version(tx)
+
+
+def _version(tx: Tx) -> str | None:
+    try:
+        value = tx.value(f"SELECT version_num FROM {VERSION_TABLE}")
+    except DBAPIError as error:
+        if not is_no_table(error):
+            raise
+        return None
     return None if value is None else str(value)
 
 
-def _no_table(error: DBAPIError) -> bool:
+def is_no_table(error: DBAPIError) -> bool:
+    """Say whether a statement failed since its table is not there."""
     state = getattr(error.orig, "sqlstate", None)
     return state == _UNDEFINED_TABLE or "no such table" in str(error.orig)

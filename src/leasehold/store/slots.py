@@ -10,6 +10,9 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
 
 LOCK: Final = 8_472_001
+_KEYS: Final = 8_472_002
+"""The space of the locks of idempotency keys."""
+
 _HOLDS = among(LEASE_HOLDS_SLOT | {LeaseStatus.IDLE})
 _COMING: Final = "status = 'running' AND lease_id IS NULL AND wanted_lease_id IS NULL"
 """An admitted run that has no lease yet, and will make one or reuse one."""
@@ -23,6 +26,34 @@ def lock(tx: Tx, *, wait: bool) -> bool:
         tx.value("SELECT pg_advisory_xact_lock(:key)", key=LOCK)
         return True
     return bool(tx.value("SELECT pg_try_advisory_xact_lock(:key)", key=LOCK))
+
+
+def lock_key(tx: Tx, *, tenant_id: str, key: str) -> None:
+    """
+    Wait until no other transaction makes a run of this idempotency key.
+
+    A lock of each key's own, taken before the admission lock: the transaction may be a
+    stranger's, and stay open for as long as he likes.
+    """
+    if tx.dialect == "postgresql":
+        tx.value(
+            "SELECT pg_advisory_xact_lock(CAST(:space AS int), hashtext(:name))",
+            space=_KEYS,
+            name=f"{tenant_id}/{key}",
+        )
+
+
+def lock_keys(tx: Tx, keys: Sequence[str], *, tenant_id: str) -> None:
+    """Lock many keys as `lock_key` does, in an order of their own."""
+    if tx.dialect == "postgresql" and keys:
+        names, params = numbered("n", [f"{tenant_id}/{key}" for key in keys])
+        tx.value(
+            "SELECT count(pg_advisory_xact_lock(CAST(:space AS int), h)) FROM"
+            " (SELECT DISTINCT hashtext(n) AS h"
+            f" FROM unnest(CAST(ARRAY[{names}] AS text[])) AS n ORDER BY h) AS sorted",
+            space=_KEYS,
+            **params,
+        )
 
 
 def taken(tx: Tx, where: str, **params: object) -> int:
@@ -177,9 +208,10 @@ class Queue:
     """Its own limit of queued runs, if it has one."""
 
 
-def count_queued_and_try(tx: Tx, *, tenant_id: str) -> Queue:
+def count_queued_and_try(tx: Tx, *, tenant_id: str, try_lock: bool = True) -> Queue:
     """Count a tenant's queued runs and try the admission lock; also learn the time."""
     take = "1" if tx.dialect == "sqlite" else "pg_try_advisory_xact_lock(:key)"
+    take = take if try_lock else "{false}"
     row = tx.one(
         f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us,"
         " (SELECT status FROM tenants WHERE id = :t) AS status,"

@@ -71,14 +71,17 @@ def make_engine(url: sa.URL, now: NowFunction, *, pool_size: int) -> sa.Engine:
     return engine
 
 
-def take_turn(cursor: Any) -> None:
+def take_turn(cursor: Any, *, busy_ms: int = BUSY_MS) -> None:
     """
     Begin to write to a file that other processes write to as well.
 
     SQLite's own patience sleeps for up to 100 ms between two looks: with a few busy writers
     somebody waits for seconds while the file is free most of the time.
+
+    Args:
+        busy_ms: The connection's own patience, which it has again afterwards.
     """
-    end = seams.boot_time() + BUSY_MS / 1000
+    end = seams.boot_time() + busy_ms / 1000
     pause, longest = _LOOK_S
     cursor.execute("PRAGMA busy_timeout = 0")
     try:
@@ -94,4 +97,4 @@ def take_turn(cursor: Any) -> None:
             else:
                 return
     finally:
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        cursor.execute(f"PRAGMA busy_timeout = {busy_ms}")
