@@ -34,7 +34,11 @@ def test_ready_is_said_again_until_the_database_takes_it(
             id=house.worker.worker_id,
         )
     runtime = SimpleNamespace(
-        app=house.app, worker_id="late", queues=["leasehold"], context=house.worker
+        app=house.app,
+        worker_id="late",
+        queues=["leasehold"],
+        context=house.worker,
+        prove=lambda: None,
     )
     met: list[str] = []
 
