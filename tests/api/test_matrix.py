@@ -131,6 +131,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/api/v1/runs/batch"): Row(
         403, 200, 200, 403, body={"runs": [{"environment": "place", "commands": COMMANDS}]}
     ),
+    ("POST", "/api/v1/runs/bulk"): Row(
+        403, 200, 200, 403, body={"action": "cancel", "dry_run": True}
+    ),
     ("GET", "/api/v1/runs"): Row(200, 200, 200, 403),
     ("GET", "/api/v1/runs/{run_id}"): Row(200, 200, 200, 403, run("queued")),
     ("GET", "/api/v1/runs/{run_id}/events"): Row(200, 200, 200, 403, run("queued")),

@@ -12,6 +12,7 @@ from leasehold import __version__
 from leasehold.api import (
     answers,
     batches,
+    bulk,
     environments,
     fleet,
     health,
@@ -83,6 +84,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
     for part in (
         batches,
+        bulk,
         runs,
         output,
         streams,

@@ -45,7 +45,9 @@ class Page(Filters):
     """`next` of the page before; absent: from the newest on."""
 
 
-class RunFilters(Page):
+class RunFilter(Filters):
+    """Which runs."""
+
     status: list[RunStatus] = Field(default_factory=list, max_length=len(RunStatus))
     environment: Text | None = None
     """Its name or its id."""
@@ -67,6 +69,10 @@ class RunFilters(Page):
                 raise BadInputError(f"label: must be K=V, got {item!r}", field="label")
             found[name] = value
         return found
+
+
+class RunFilters(Page, RunFilter):
+    """Which runs, as pages."""
 
 
 class LeaseFilters(Page):

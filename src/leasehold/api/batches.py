@@ -94,9 +94,10 @@ def _item(answer: batching.Answer, shown: Mapping[str, Row]) -> Shape:
         return {"outcome": answer.outcome.value, "run": views.run_line(shown[answer.run_id])}
     error = answer.error
     assert error is not None
-    problem = {
-        "code": error.code,
-        "message": str(error),
-        "field": getattr(error, "field", None),
-    }
-    return {"outcome": answer.outcome.value, "error": problem}
+    return {"outcome": answer.outcome.value, "error": problem(error)}
+
+
+def problem(error: LeaseholdError) -> Shape:
+    """Return what is shown of an error of one item among others."""
+    field = getattr(error, "field", None)
+    return {"code": error.code, "message": str(error), "field": field}

@@ -37,7 +37,41 @@ def run_rows(
         environment: Its name, or its id.
         after: `created_at` and id of the last one that was seen; newer runs move no page.
     """
-    params: dict[str, Any] = {"tenant": tenant_id, "limit": limit}
+    found, at, params = _found(
+        tx,
+        tenant_id=tenant_id,
+        statuses=statuses,
+        environment=environment,
+        labels=labels,
+        after=after,
+    )
+    order = ", ".join(f"{column} DESC" for column in at.strip("()").split(", "))
+    rows = tx.all(
+        f"{_SHOWN} {found} ORDER BY {order} LIMIT :limit",
+        limit=limit,
+        **params,
+    )
+    return [decoded(row) for row in rows]
+
+
+def count(tx: Tx, *, most: int, **found_by: Any) -> int:
+    """Count the runs that `run_rows` would list with the same filter, up to `most`."""
+    found, _, params = _found(tx, **found_by)
+    text = f"SELECT count(*) FROM (SELECT 1 AS one FROM {found} LIMIT :most) q"
+    return int(tx.value(text, most=most, **params))
+
+
+def _found(
+    tx: Tx,
+    *,
+    tenant_id: str,
+    statuses: Sequence[str],
+    environment: str | None,
+    labels: Mapping[str, str] | None,
+    after: tuple[int, str] | None,
+) -> tuple[str, str, dict[str, Any]]:
+    """Return the tables with their conditions, what a page is ordered by, and the values."""
+    params: dict[str, Any] = {"tenant": tenant_id}
     keys = [(f"label:{name}", value) for name, value in (labels or {}).items()]
     if environment is not None:
         keys.append(("environment", _id_of(tx, environment, tenant_id=tenant_id)))
@@ -48,12 +82,7 @@ def run_rows(
     if statuses:
         # As constants: only so the index of rare ends is known to have them all.
         where.append(f"r.status IN ({among(frozenset(map(RunStatus, statuses)))})")
-    order = ", ".join(f"{column} DESC" for column in at.strip("()").split(", "))
-    rows = tx.all(
-        f"{_SHOWN} {tables} {_NAMED} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT :limit",
-        **params,
-    )
-    return [decoded(row) for row in rows]
+    return f"{tables} {_NAMED} WHERE {' AND '.join(where)}", at, params
 
 
 def _found_by(
