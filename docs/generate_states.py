@@ -45,6 +45,7 @@ MACHINES = (
         life.EnvironmentStatus.ACTIVE,
     ),
     Machine("Tenant", life.TenantStatus, life.TENANT_MOVES, life.TenantStatus.ACTIVE),
+    Machine("Schedule", life.ScheduleStatus, life.SCHEDULE_MOVES, life.ScheduleStatus.ACTIVE),
     Machine("Worker", life.WorkerStatus, life.WORKER_MOVES, life.WorkerStatus.STARTING),
     Machine("Session", life.SessionStatus, life.SESSION_MOVES, life.SessionStatus.LIVE),
 )

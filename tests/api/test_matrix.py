@@ -22,7 +22,7 @@ from leasehold.ids import PLATFORM, new_id
 from leasehold.orchestrator import submit, tenants
 from leasehold.store import hosts, secrets
 from leasehold.store.database import Database, Tx
-from store.rows import insert_key, insert_lease, insert_run
+from store.rows import insert_key, insert_lease, insert_run, insert_schedule
 
 OTHER: Final = "other"
 OWN: Final = {role: PLATFORM if role is Role.ROOT else "default" for role in Role}
@@ -80,6 +80,11 @@ def no_secrets(tx: Tx, _tenant: str) -> dict[str, str]:
 
 def fresh_name(_tx: Tx, _tenant: str) -> dict[str, str]:
     return {"name": new_id()}
+
+
+def schedule(tx: Tx, tenant: str) -> dict[str, str]:
+    row = insert_schedule(tx, name=f"of-{tenant}-{new_id()}", tenant_id=tenant)
+    return {"schedule": row["id"]}
 
 
 def provider(_tx: Tx, _tenant: str) -> dict[str, str]:
@@ -199,6 +204,23 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("DELETE", "/api/v1/keys/{key}"): Row(403, 403, 200, 200, key),
     ("GET", "/api/v1/retention"): Row(200, 200, 200, 403),
     ("PUT", "/api/v1/retention"): Row(403, 403, 200, 403, body={"runs_s": "10d"}),
+    ("GET", "/api/v1/schedules"): Row(200, 200, 200, 403),
+    ("POST", "/api/v1/schedules"): Row(
+        403,
+        201,
+        201,
+        403,
+        body={
+            "name": "new",
+            "cron": "0 0 1 1 *",
+            "environment": "place",
+            "run": {"commands": COMMANDS},
+        },
+    ),
+    ("GET", "/api/v1/schedules/{schedule}"): Row(200, 200, 200, 403, schedule),
+    ("POST", "/api/v1/schedules/{schedule}/pause"): Row(403, 200, 200, 403, schedule),
+    ("POST", "/api/v1/schedules/{schedule}/resume"): Row(403, 200, 200, 403, schedule),
+    ("DELETE", "/api/v1/schedules/{schedule}"): Row(403, 200, 200, 403, schedule),
 }
 FOREIGN: Final = 404
 ROUTES: Final = sorted(MATRIX)
@@ -228,7 +250,7 @@ def fresh(database: Database, route: tuple[str, str], tenant: str) -> dict[str, 
 def everything(database: Database) -> str:
     with database.read() as tx:
         # Not the keys as a whole: those of who asks are used.
-        tables = ("runs", "leases", "environments", "events")
+        tables = ("runs", "leases", "environments", "events", "schedules")
         rows = [tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables]
         revoked = tx.all("SELECT id, revoked_at FROM api_keys ORDER BY id")
         named = tx.all("SELECT * FROM secrets ORDER BY tenant_id, name")

@@ -30,6 +30,7 @@ from crash.acts import (
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
 from crash.pruned import pruned
+from crash.scheduled import scheduled
 from crash.workspace import with_workspace
 
 
@@ -217,6 +218,13 @@ _FAKE: Final = [
         act=copied("fake"),
         only=carries,
         expect=_COPIED,
+    ),
+    Scenario(
+        name="scheduled",
+        provider="fake",
+        act=scheduled("fake"),
+        only=lambda point: "schedule" in point or "publish" in point,
+        expect={},
     ),
     Scenario(
         name="pruned",

@@ -162,6 +162,28 @@ def insert_key(tx: Tx, **changes: Any) -> Row:
     return insert_row(tx, "api_keys", values | changes)
 
 
+def insert_schedule(tx: Tx, **changes: Any) -> Row:
+    """Insert a schedule that is due in an hour."""
+    now = tx.now()
+    values = {
+        "id": new_id(),
+        "tenant_id": "default",
+        "name": "nightly",
+        "status": "active",
+        "cron": "0 0 1 1 *",
+        "timezone": "UTC",
+        "environment": "place",
+        "spec": {"commands": [{"argv": ["true"]}]},
+        "misfire": "once",
+        "overlap": "allow",
+        "next_at": now + HOUR_US,
+        "fired": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return insert_row(tx, "schedules", values | changes)
+
+
 def insert_artifact(tx: Tx, run: Row, **changes: Any) -> Row:
     """Insert a line about a file that a run left."""
     values = {

@@ -116,6 +116,19 @@ class EnvironmentStatus(StrEnum):
     """Takes no new runs; what runs goes on. A person takes it up again."""
 
 
+class ScheduleStatus(StrEnum):
+    """Runs that a clock submits at their times."""
+
+    ACTIVE = "active"
+    """Has a next time. A clock submits its run then; a person pauses it."""
+
+    PAUSED = "paused"
+    """Makes no runs until a person resumes it."""
+
+    DONE = "done"
+    """It has no next time any more."""
+
+
 class WorkerStatus(StrEnum):
     """One worker process of a host agent."""
 
@@ -204,6 +217,12 @@ TENANT_MOVES: Final[Mapping[TenantStatus, frozenset[TenantStatus]]] = {
 ENVIRONMENT_MOVES: Final[Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]]] = {
     EnvironmentStatus.ACTIVE: frozenset({EnvironmentStatus.ARCHIVED}),
     EnvironmentStatus.ARCHIVED: frozenset({EnvironmentStatus.ACTIVE}),
+}
+
+SCHEDULE_MOVES: Final[Mapping[ScheduleStatus, frozenset[ScheduleStatus]]] = {
+    ScheduleStatus.ACTIVE: frozenset({ScheduleStatus.PAUSED, ScheduleStatus.DONE}),
+    ScheduleStatus.PAUSED: frozenset({ScheduleStatus.ACTIVE, ScheduleStatus.DONE}),
+    ScheduleStatus.DONE: frozenset(),
 }
 
 WORKER_MOVES: Final[Mapping[WorkerStatus, frozenset[WorkerStatus]]] = {

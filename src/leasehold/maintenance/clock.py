@@ -17,7 +17,7 @@ from typing import Final
 
 from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
-from leasehold.maintenance import hosts_lost
+from leasehold.maintenance import hosts_lost, schedules
 from leasehold.maintenance.sessions import Observer
 from leasehold.orchestrator import admission, ending, holding
 from leasehold.orchestrator.jobs import Context, Message, send, us
@@ -42,6 +42,9 @@ class Report:
     admitted: int = 0
     lanes: int = 0
     moved: int = 0
+    fired: int = 0
+    """Runs that schedules made."""
+
     next_in_s: float = 0.0
 
 
@@ -49,7 +52,7 @@ def run_once(
     context: Context, *, batch: int, observer: Observer | None = None, own: str | None = None
 ) -> Report:
     """
-    Take one turn: sessions, timers, due rows, beat lanes, lost hosts, admission.
+    Take one turn: sessions, timers, schedules, due rows, beat lanes, lost hosts, admission.
 
     Args:
         observer: Who watches the sessions, all but `own`; None: nobody here.
@@ -66,21 +69,29 @@ def run_once(
         # What this database believes to be due may be long over: nothing, until a person spoke.
         report.next_in_s = context.timers.clock_max_sleep.total_seconds()
         return report
-    if beat.is_due(beat.run_timer):
-        report.ended += _run_timers(context, batch=batch)
-    if beat.is_due(beat.lease_timer):
-        report.ended += _lease_timers(context, batch=batch)
+    _timers(context, beat, report, batch=batch)
     if beat.lost:
         report.moved = hosts_lost.run_once(context, batch=batch).moved
     if beat.steps_due or beat.orphaned:
         report.sent = _send_due(context, batch=batch, orphaned=beat.orphaned)
     if beat.is_due(beat.beat_due):
         report.lanes = _send_lanes(context)
-    if beat.queued:
+    if beat.queued or report.fired:
         report.admitted = _admit(context, batch=batch)
     worked = report.ended or report.moved or report.sent or report.admitted
+    worked = worked or beat.is_due(beat.schedule_next)
     report.next_in_s = next_in_s(context, take_pulse(context) if worked else beat)
     return report
+
+
+def _timers(context: Context, beat: Pulse, report: Report, *, batch: int) -> None:
+    """Do what its time has come for: ends of runs and leases, schedules."""
+    if beat.is_due(beat.run_timer):
+        report.ended += _run_timers(context, batch=batch)
+    if beat.is_due(beat.lease_timer):
+        report.ended += _lease_timers(context, batch=batch)
+    if beat.is_due(beat.schedule_next):
+        report.fired = schedules.run_once(context, batch=batch)
 
 
 def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) -> bool:
@@ -139,7 +150,9 @@ def take_pulse(context: Context) -> Pulse:
 def next_in_s(context: Context, beat: Pulse) -> float:
     """Return how long the clock may sleep, in seconds."""
     wait = context.timers.clock_max_sleep.total_seconds()
-    steps = beat.next_in_s(beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due)
+    steps = beat.next_in_s(
+        beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due, beat.schedule_next
+    )
     if steps is not None:
         wait = min(wait, max(0.0, steps))
     # A beat serves all that is due about then; one lane message is under way at a time.

@@ -21,6 +21,7 @@ _MOVES: Final[Mapping[str, Mapping[Any, frozenset[Any]]]] = {
     "executions": life.EXECUTION_MOVES,
     "tenants": life.TENANT_MOVES,
     "environments": life.ENVIRONMENT_MOVES,
+    "schedules": life.SCHEDULE_MOVES,
     "workers": life.WORKER_MOVES,
     "sessions": life.SESSION_MOVES,
 }

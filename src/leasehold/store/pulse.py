@@ -22,6 +22,7 @@ _TEXT: Final = (
     " AND status = 'running') AS beat_due,"
     " (SELECT MIN(due_at) FROM runs WHERE due_at > {now} AND beat"
     " AND status = 'running') AS beat_next,"
+    " (SELECT MIN(next_at) FROM schedules WHERE next_at IS NOT NULL) AS schedule_next,"
     " EXISTS (SELECT 1 FROM runs WHERE status = 'queued') AS queued,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
@@ -55,6 +56,7 @@ class Pulse:
     beat_next: int | None
     """The earliest beat that is not due yet: one lane may stay due for long."""
 
+    schedule_next: int | None
     queued: bool
     lost: bool
     orphaned: bool
