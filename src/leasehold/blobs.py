@@ -91,7 +91,8 @@ class Blobs:
         """Return where these bytes may be: under their name, or under that and a suffix."""
         path = self._path(tenant_id, digest)
         yield path
-        yield from sorted(self._reached[0].glob(f"{glob.escape(path)}.*"))
+        with suppress(FileNotFoundError):  # a bucket that is not there
+            yield from sorted(self._reached[0].glob(f"{glob.escape(path)}.*"))
 
     def size(self, tenant_id: str, digest: str) -> int | None:
         """
