@@ -16,6 +16,7 @@ from store.rows import (
     insert_key,
     insert_lease,
     insert_run,
+    insert_schedule,
     insert_worker,
 )
 
@@ -65,6 +66,11 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
         tx.run("UPDATE sessions SET status = 'expired'"),
     ),
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
+    "schedulestatus_known": lambda tx: insert_schedule(tx, status="late"),
+    "misfire_known": lambda tx: insert_schedule(tx, misfire="shrug"),
+    "overlap_known": lambda tx: insert_schedule(tx, overlap="maybe"),
+    "schedule_kind": lambda tx: insert_schedule(tx, at=1),
+    "schedule_never_forgotten": lambda tx: insert_schedule(tx, next_at=None),
     "blob_name": lambda tx: insert_blob(tx, "another"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),
