@@ -66,7 +66,7 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
         tx.run("UPDATE sessions SET status = 'expired'"),
     ),
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
-    "schedulestatus_known": lambda tx: insert_schedule(tx, status="late"),
+    "schedulestatus_known": lambda tx: insert_schedule(tx, status="late", next_at=None),
     "misfire_known": lambda tx: insert_schedule(tx, misfire="shrug"),
     "overlap_known": lambda tx: insert_schedule(tx, overlap="maybe"),
     "schedule_kind": lambda tx: insert_schedule(tx, at=1),
