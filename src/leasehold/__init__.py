@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from leasehold.client import Client
     from leasehold.enqueuing import Enqueued, enqueue
 
 __version__ = "0.1.0"
-__all__ = ["Enqueued", "__version__", "enqueue"]
-_HOMES: Final = {"Enqueued": "leasehold.enqueuing", "enqueue": "leasehold.enqueuing"}
+__all__ = ["Client", "Enqueued", "__version__", "enqueue"]
+_HOMES: Final = {
+    "Client": "leasehold.client",
+    "Enqueued": "leasehold.enqueuing",
+    "enqueue": "leasehold.enqueuing",
+}
 
 
 def __getattr__(name: str) -> Any:

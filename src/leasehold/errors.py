@@ -15,6 +15,7 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     ├── SlowRequestError             a request did not come in time
     ├── StoreUnavailableError        the database did not answer
     ├── BrokerUnavailableError       the broker did not answer
+    ├── ApiUnavailableError          the REST API did not answer (raised by the client)
     ├── SchemaError                  the database is older or newer than the code
     ├── LostClaimError               our claim is gone: stop, write nothing
     ├── SecretUnavailableError       a secret cannot be had; says why
@@ -39,6 +40,8 @@ class LeaseholdError(Exception):
 
     code: ClassVar[str] = "internal"
     retryable: bool = False
+    request_id: str | None = None
+    """Of the request that the REST API refused, where the client raises it."""
 
 
 class BadInputError(LeaseholdError):
@@ -153,6 +156,13 @@ class BrokerUnavailableError(LeaseholdError):
     """The broker did not answer; the row stays due, so only latency is lost."""
 
     code = "broker_unavailable"
+    retryable = True
+
+
+class ApiUnavailableError(LeaseholdError):
+    """The REST API did not answer; whether it did what was asked is unknown."""
+
+    code = "api_unavailable"
     retryable = True
 
 

@@ -57,7 +57,7 @@ def body(argv: Sequence[str] | None, fields: RunFields) -> dict[str, Any]:
     Raises:
         BadInputError: No command, two ways to say it, or one text where a list is wanted.
     """
-    given: dict[str, Any] = {name: _json(value) for name, value in fields.items()}
+    given: dict[str, Any] = {name: as_json(value) for name, value in fields.items()}
     beside = {name: given.pop(name) for name in _OF_THE_COMMAND if name in given}
     if argv is None:
         if "commands" not in given or beside:
@@ -90,13 +90,14 @@ def _stdin(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return a value as JSON has it: a duration is seconds."""
     match value:
         case timedelta():
             return value.total_seconds()
         case Mapping():
-            return {name: _json(one) for name, one in value.items()}
+            return {name: as_json(one) for name, one in value.items()}
         case list() | tuple():
-            return [_json(one) for one in value]
+            return [as_json(one) for one in value]
         case _:
             return value
