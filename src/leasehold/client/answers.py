@@ -66,7 +66,7 @@ def _make(
 ) -> LeaseholdError:
     if issubclass(kind, errors.BadInputError):
         return kind(message, field=problem.get("field"))
-    if issubclass(kind, errors.FullError):
+    if issubclass(kind, errors.FullError | errors.RateLimitedError):
         return kind(message, retry_after_s=wait_s)
     return kind(message)
 

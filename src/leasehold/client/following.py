@@ -12,7 +12,7 @@ from typing import Any, Final
 from leasehold import seams
 from leasehold.client.wire import Wire
 
-FIRST_S: Final = 0.05
+FIRST_S: Final = 0.1
 LONGEST_S: Final = 1.0
 """How long is waited between two looks: after news, and when there was none for a while."""
 

@@ -44,7 +44,7 @@ class Run(Shown):
     status: str
     step: str | None
     code: str | None
-    """Why it failed; docs/states.md has the codes."""
+    """Why it failed: one of `leasehold.errors.RUN_CODES`."""
 
     message: str | None
     exit_code: int | None
