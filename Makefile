@@ -11,7 +11,7 @@ CHAOS_S ?= 600
 STACK ?= production
 SOAK_S ?= 1200
 PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/docker workers/ssh
-CODE := src workers tests $(wildcard bench)
+CODE := src workers tests $(wildcard bench) examples
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test services engines containers lint types fmt proof soak matrix simulate chaos ci bench lock clean
