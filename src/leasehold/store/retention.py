@@ -16,7 +16,7 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
 
 SECOND_US: Final = 1_000_000
-LOCK: Final = 8_472_002
+LOCK: Final = 8_472_003
 _BUSY: Final = (
     # Its sandbox, or that of an execution of it, is still owed something.
     " AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.run_id = r.id AND l.finished_at IS NULL)"
