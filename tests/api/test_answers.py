@@ -41,6 +41,7 @@ def test_every_error_has_a_status_and_only_those_of_providers_are_faults() -> No
         errors.HostileTreeError,
         errors.BlobMissingError,
         errors.SecretUnavailableError,
+        errors.ApiUnavailableError,  # said by clients of the API, never by it
     }
     assert {k for k in unsaid if not issubclass(k, errors.ProviderError)} == engine
 
