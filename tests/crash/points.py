@@ -23,6 +23,7 @@ ELSEWHERE: Final = {
     "commit.session.expire": "test_stale_holders expires sessions",
     "commit.worker.draining": "test_real_stack drains",
     "commit.worker.prove": "one row of a host, said again by its next worker: test_adverts",
+    "commit.drain.renewing": "test_real_stack drains",
     "commit.drain.renewed": "test_real_stack drains",
     "commit.drain.cancel": "up --cancel-on-exit, in the tests of the agent",
     "commit.clock.host_lost": "test_stale_holders lets a host vanish",

@@ -22,7 +22,7 @@ from leasehold.maintenance.sessions import Observer
 from leasehold.orchestrator import admission, ending, holding
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
-from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots
+from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots, watch
 from leasehold.store.database import Row, Tx
 from leasehold.store.pulse import Pulse
 
@@ -65,6 +65,8 @@ def run_once(
         observer.look(context, beat.sessions, sent=sent, received=received, own=own)
     if _has_jumped(context, beat, sent=sent, received=received):
         return report
+    if watch.is_stale(beat.now_us, beat.seen_us, grace_us=us(context.timers.host_grace)):
+        _vouch(context, at=received)
     if beat.halted:
         # What this database believes to be due may be long over: nothing, until a person spoke.
         report.next_in_s = context.timers.clock_max_sleep.total_seconds()
@@ -107,6 +109,17 @@ def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) 
         with context.database.write("clock.recall") as tx:
             _recall(tx, context)
     return bool(jump)
+
+
+def _vouch(context: Context, *, at: float) -> None:
+    """Say that the time is watched; what went on unwatched before proves nothing."""
+    with context.database.write("clock.vouch") as tx:
+        if not is_sane(tx, context):
+            return
+        grace_us = us(context.timers.host_grace)
+        gap = watch.vouch(tx, watched_us=context.pace.watched_us(at=at), grace_us=grace_us)
+    if gap:
+        log.info("clock.watches")
 
 
 def _take_out(context: Context, beat: Pulse, jump: int) -> None:

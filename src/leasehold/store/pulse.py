@@ -29,6 +29,7 @@ _TEXT: Final = (
     f" OR EXISTS ({ORPHANED.replace('{table}', 'leases')})) AS orphaned,"
     " EXISTS (SELECT 1 FROM facts WHERE name = 'alarm') AS halted,"
     " (SELECT value FROM facts WHERE name = 'clock_offset_us') AS offset_us,"
+    " (SELECT value FROM facts WHERE name = 'clock_seen_us') AS seen_us,"
     " (SELECT {list} FROM sessions WHERE status = 'live') AS sessions"
 )
 _PULSE: Final = {
@@ -44,6 +45,9 @@ class Pulse:
     now_us: int
     offset_us: int
     """The stored part of `now_us`."""
+
+    seen_us: int | None
+    """When a clock last vouched for the time (`store.watch`)."""
 
     sessions: dict[str, int]
     """The live sessions and their counters."""
@@ -83,6 +87,7 @@ def read(tx: Tx, *, grace_us: int) -> Pulse:
     row = tx.one(_PULSE[tx.dialect], grace=grace_us)
     assert row is not None
     row["offset_us"] = int(row["offset_us"] or 0)
+    row["seen_us"] = None if row["seen_us"] is None else int(row["seen_us"])
     pairs = (pair.partition(" ") for pair in (row["sessions"] or "").split(",") if pair)
     row["sessions"] = {session_id: int(counter) for session_id, _, counter in pairs}
     for name in ("queued", "lost", "orphaned", "halted"):
