@@ -88,6 +88,18 @@ def test_a_key_makes_one_run_and_another_body_is_a_conflict(api: Client) -> None
     assert caught.value.__notes__ == [f"request id: {caught.value.request_id}"]
 
 
+def test_a_run_says_what_it_starts_after(api: Client) -> None:
+    first = api.run(["true"], environment="place")
+    second = api.run(["true"], environment="place", after=[f"{first.id}:any"])
+    assert (second.status, second.waits_for) == ("queued", 1)
+    shown = api.runs.get(second.id).raw["after"]
+    assert shown == [{"run": first.id, "outcome": "any", "status": "running"}]
+    with pytest.raises(errors.NotFoundError, match="after: there is no run nothing"):
+        api.run(["true"], environment="place", after=[{"run": "nothing"}])
+    with pytest.raises(errors.BadInputError, match=r"after\.0\.outcome"):
+        api.run(["true"], environment="place", after=[f"{first.id}:soon"])
+
+
 def test_environments_are_made_shown_archived_and_deleted(api: Client) -> None:
     made = api.environments.create(
         "other", provider="fake", policy="retain_on_failure", max_concurrent=3, idle_ttl="10m"
@@ -287,7 +299,7 @@ def test_output_is_streamed_over_starts_and_broken_connections_once_each(
 
 
 def test_the_keyword_arguments_are_the_fields_of_a_run() -> None:
-    beside = {"cwd", "stdin"}
+    beside = {"cwd", "stdin", "after"}
     not_for_programs = {"copy_in", "copy_out"}
     fields = set(RunFields.__annotations__)
     assert fields - beside == set(RunSpec.model_fields) - not_for_programs

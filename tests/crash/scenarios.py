@@ -29,6 +29,7 @@ from crash.acts import (
 )
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
+from crash.preceded import preceded
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
@@ -225,6 +226,18 @@ _FAKE: Final = [
         act=scheduled("fake"),
         only=lambda point: "schedule" in point or "publish" in point,
         expect={},
+    ),
+    Scenario(
+        name="preceded",
+        provider="fake",
+        act=preceded("fake"),
+        only=lambda point: "preceding" in point or "record.heartbeat" in point,
+        expect={
+            "run": Expected(),
+            "next": Expected(),
+            "never": replace(NOTHING, code="predecessor_outcome"),
+            "last": Expected(),
+        },
     ),
     Scenario(
         name="pruned",

@@ -87,7 +87,7 @@ class Client:
 
         Raises:
             BadInputError: A field is wrong.
-            NotFoundError: There is no such environment.
+            NotFoundError: There is no such environment, or run to start after.
             ConflictError: The environment is archived; the key was used with another body;
                 too many runs wait (`FullError`).
         """

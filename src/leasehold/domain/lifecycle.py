@@ -16,7 +16,8 @@ class RunStatus(StrEnum):
     """One piece of work: commands to execute in an environment."""
 
     QUEUED = "queued"
-    """Accepted; holds nothing. Admission moves it on, or its queue timeout."""
+    """Accepted; holds nothing. The ends of the runs that it starts after let it go; then
+    admission moves it on, or its queue timeout."""
 
     RUNNING = "running"
     """Admitted; `step` names the next job. A worker, a beat or the clock moves it on."""
@@ -31,7 +32,8 @@ class RunStatus(StrEnum):
     """Over: a command, the environment or the infrastructure failed; `code` says which."""
 
     CANCELLED = "cancelled"
-    """Over: somebody asked for it, and nothing of it runs any more."""
+    """Over: somebody asked for it, and nothing of it runs any more; or a run that it starts
+    after ended otherwise than it needs."""
 
     TIMED_OUT = "timed_out"
     """Over: one of its timers ended it; `code` says which."""

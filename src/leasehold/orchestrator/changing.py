@@ -26,7 +26,7 @@ from leasehold.domain.specs import (
     parse,
 )
 from leasehold.errors import ConflictError
-from leasehold.orchestrator import submit
+from leasehold.orchestrator import placing
 from leasehold.store import environments, moves, radius, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
@@ -77,7 +77,7 @@ def change(
     if not changed:
         return row, []
     if any(old[field] != new[field] for field in _PLACE):
-        submit.check_place(tx, spec)
+        placing.check_place(tx, spec)
     if another and (count := radius.on_their_way(tx, row["id"])):
         raise ConflictError(
             f"provider: {count} runs are on their way to {old['provider']};"

@@ -73,6 +73,7 @@ FREE_OF_RUN: Final = (
     "follow_until",
     "end_requested",
     "end_requested_at",
+    "awaited",
 )
 """What others may write while the row is held, and what shows that it is not held any more."""
 

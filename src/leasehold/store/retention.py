@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leasehold.domain.retention import DEFAULT, Retention
-from leasehold.store import blobs
+from leasehold.store import blobs, predecessors
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
 
@@ -26,6 +26,9 @@ _BUSY: Final = (
     " AND x.status IN ('starting', 'running'))"
     # A run that is not over names it.
     " AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.retry_of = r.id AND o.finished_at IS NULL)"
+    # One that starts after it does not know its end yet.
+    " AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.after_id = r.id"
+    " AND p.settled_at IS NULL)"
 )
 OUTPUT: Final = (
     "FROM runs r WHERE r.tenant_id = :tenant AND r.finished_at < {now} - :kept"
@@ -167,6 +170,7 @@ def drop_runs(
     )
     _drop_events(tx, "run_id", run_ids, other="leases l WHERE l.id = events.lease_id")
     tx.run(f"DELETE FROM executions WHERE run_id IN ({names})", **params)
+    predecessors.drop(tx, run_ids)
     tx.run(f"DELETE FROM runs WHERE id IN ({names})", **params)
     return run_ids
 
