@@ -132,7 +132,7 @@ def _look(
         held[after_id]["awaited"] = True  # it may end in this transaction
     for run_id, rows in ended.items():
         _settle(tx, context, held[run_id], rows)
-    return sum(len(some) for some in (*resting.values(), *ended.values()))
+    return sum(map(len, resting.values())) + sum(map(len, ended.values()))
 
 
 def _settle(tx: Tx, context: Context, run: Row, rows: Sequence[Row]) -> None:
