@@ -182,14 +182,29 @@ def test_what_could_happen_twice_is_not_repeated(
 ) -> None:
     door.plan = [LOSE]
     with pytest.raises(errors.ApiUnavailableError, match="does not answer"):
-        troubled.leases.create("place")
+        troubled.environments.create("one", provider="fake")
     door.plan = [503]
     with pytest.raises(errors.ApiUnavailableError, match="answered 503"):
-        troubled.leases.create("place")
+        troubled.environments.create("two", provider="fake")
     assert len(door.asked) == 2
-    assert len(list(troubled.leases.list())) == 1
+    assert [one.name for one in troubled.environments.list()] == ["one", "place"]
     door.plan = [429]
-    troubled.leases.create("place")
+    troubled.environments.create("two", provider="fake")
+
+
+@SQLITE
+def test_a_lease_whose_answer_is_lost_is_asked_for_again_and_made_once(
+    troubled: Client, door: Door
+) -> None:
+    door.plan = [LOSE, 503]
+    lease = troubled.leases.create("place")
+    assert [one.id for one in troubled.leases.list()] == [lease.id]
+    assert len({key for method, _, key in door.asked if method == "POST"}) == 1
+    mine = troubled.leases.create("place", ttl="10m", key="mine")
+    assert troubled.leases.create("place", ttl=600, key="mine").id == mine.id
+    assert mine.key == "mine"
+    with pytest.raises(errors.IdempotencyConflictError, match="with another body"):
+        troubled.leases.create("place", ttl="20m", key="mine")
 
 
 @SQLITE

@@ -86,18 +86,14 @@ class Scenario:
     @property
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
-        return (
-            1
-            if self.id
-            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
-            else 0
-        )
+        return int(self.provider == "fake" and self.name in _BOTH_WAYS)
 
     @property
     def id(self) -> str:
         return f"{self.provider}-{self.name}"
 
 
+_BOTH_WAYS: Final = {"success", "reuse", "cancel", "visit", "copy"}
 ONE: Final = {"run": Expected()}
 NOTHING: Final = Expected(
     status="cancelled", code="cancelled", starts=(0, 0), stdout=(), stderr=()

@@ -180,6 +180,7 @@ class Lease(Shown):
     retained_until: datetime | None
     created_at: datetime
     finished_at: datetime | None
+    key: str | None = None
     _wire: Wire = field(repr=False, compare=False)
 
     @classmethod

@@ -128,7 +128,7 @@ class ScheduleStatus(StrEnum):
     """Makes no runs until a person resumes it."""
 
     DONE = "done"
-    """It has no next time any more."""
+    """It has no next time any more, unless a person gives it a new one."""
 
 
 class WorkerStatus(StrEnum):
@@ -224,7 +224,7 @@ ENVIRONMENT_MOVES: Final[Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]
 SCHEDULE_MOVES: Final[Mapping[ScheduleStatus, frozenset[ScheduleStatus]]] = {
     ScheduleStatus.ACTIVE: frozenset({ScheduleStatus.PAUSED, ScheduleStatus.DONE}),
     ScheduleStatus.PAUSED: frozenset({ScheduleStatus.ACTIVE, ScheduleStatus.DONE}),
-    ScheduleStatus.DONE: frozenset(),
+    ScheduleStatus.DONE: frozenset({ScheduleStatus.ACTIVE}),
 }
 
 WORKER_MOVES: Final[Mapping[WorkerStatus, frozenset[WorkerStatus]]] = {

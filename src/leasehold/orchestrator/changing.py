@@ -70,8 +70,8 @@ def change(
     old = EnvironmentSpec.model_validate(load(row["spec"])).model_dump(mode="json")
     given = wanted.model_dump(mode="json", exclude_unset=True)
     another = given.get("provider", old["provider"]) != old["provider"]
-    merged = _merged({**old, "config": {}} if another else old, given)
-    spec = parse(EnvironmentSpec, merged)
+    whole = merged({**old, "config": {}} if another else old, given)
+    spec = parse(EnvironmentSpec, whole)
     new = spec.model_dump(mode="json")
     changed = sorted(_different(old, new))
     if not changed:
@@ -89,7 +89,7 @@ def change(
     return environments.get(tx, row["id"], tenant_id=tenant_id), changed
 
 
-def _merged(old: Any, patch: Any) -> Any:
+def merged(old: Any, patch: Any) -> Any:
     """Return `old` with `patch` merged into it."""
     if not isinstance(patch, Mapping) or is_ref(patch):
         return patch
@@ -98,7 +98,7 @@ def _merged(old: Any, patch: Any) -> Any:
         if value is None:
             whole.pop(name, None)
         else:
-            whole[name] = _merged(whole.get(name), value)
+            whole[name] = merged(whole.get(name), value)
     return whole
 
 

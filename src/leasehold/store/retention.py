@@ -42,6 +42,7 @@ RUNS: Final = (
 LEASES: Final = (
     "FROM leases l WHERE l.tenant_id = :tenant AND l.finished_at < {now} - :kept"
     " AND l.cleanup_status = 'success'"
+    " AND (l.idempotency_key IS NULL OR l.finished_at < {now} - :key_kept)"
     # The highest number, and the configs of the newest, are the sweep's.
     " AND l.number <= (SELECT MAX(number) FROM leases) - :spared"
     " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run_id AND r.finished_at IS NULL)"
@@ -175,7 +176,9 @@ def drop_runs(
     return run_ids
 
 
-def drop_leases(tx: Tx, tenant_id: str, *, kept_s: float, spared: int, limit: int) -> list[str]:
+def drop_leases(
+    tx: Tx, tenant_id: str, *, kept_s: float, key_kept_s: float, spared: int, limit: int
+) -> list[str]:
     """Delete leases whose sandboxes are proven gone, with their history; return them."""
     lease_ids = _some(
         tx,
@@ -185,6 +188,7 @@ def drop_leases(tx: Tx, tenant_id: str, *, kept_s: float, spared: int, limit: in
         limit,
         tenant=tenant_id,
         kept=_us(kept_s),
+        key_kept=_us(key_kept_s),
         spared=spared,
     )
     if not lease_ids:

@@ -156,6 +156,7 @@ _PRUNED = "output_pruned_at IS NOT NULL"
 _RETRIES = "retry_of IS NOT NULL AND finished_at IS NULL"
 _WANTS = "wanted_lease_id IS NOT NULL AND finished_at IS NULL"
 _OVER = "finished_at IS NOT NULL"
+_KEYED = "idempotency_key IS NOT NULL"
 ADMISSIBLE: Final = "status = 'queued' AND waits = 0"
 STARTS_AFTER: Final = "waits = 0 OR (waits > 0 AND status = 'queued')"
 
@@ -180,7 +181,7 @@ class Run(SQLModel, table=True):
         sa.CheckConstraint("status <> 'parked' OR lease_id IS NULL", name="run_parked_free"),
         sa.CheckConstraint("(status = 'running') = (step IS NOT NULL)", name="run_step"),
         sa.CheckConstraint(STARTS_AFTER, name="run_starts_after"),
-        partial("run_key", "tenant_id", "idempotency_key", where="idempotency_key IS NOT NULL"),
+        partial("run_key", "tenant_id", "idempotency_key", where=_KEYED),
         partial("run_due", "due_at", where="due_at IS NOT NULL", unique=False),
         partial("run_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
         # Each queued run is in one of these two; admission reads the first.
@@ -315,6 +316,7 @@ class Lease(SQLModel, table=True):
         partial("lease_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
         partial("lease_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
         partial("lease_over", "tenant_id", "finished_at", where=_OVER, unique=False),
+        partial("lease_key", "tenant_id", "idempotency_key", where=_KEYED),
         partial(
             "lease_live",
             "environment_id",
@@ -378,3 +380,8 @@ class Lease(SQLModel, table=True):
     finished_at: int | None = micros()
     retained_until: int | None = micros()
     """Only while a run looks into a retained lease: until when it is kept after that."""
+
+    idempotency_key: str | None = Field(default=None, max_length=255)
+    """With which somebody asked for a lease of their own."""
+
+    body_hash: str | None = Field(default=None, max_length=64)

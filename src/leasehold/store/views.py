@@ -260,6 +260,7 @@ def lease_view(row: Row, *, events: Sequence[Row] | None = None) -> Shape:
         "expires_at": iso(expires_at),
         "held_until": iso(row["held_until"]),
         "retained_until": iso(row["retained_until"]),
+        "key": row["idempotency_key"],
         "sandbox_expires_at": iso(row["sandbox_expires_at"]),
         "cleanup_status": row["cleanup_status"],
         "cleanup_attempts": row["cleanup_attempts"],

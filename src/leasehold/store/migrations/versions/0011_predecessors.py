@@ -1,4 +1,4 @@
-"""Runs that start after others."""
+"""Runs that start after others, and keys with which leases are asked for."""
 
 from typing import Final
 
@@ -14,7 +14,18 @@ STARTS_AFTER: Final = "waits = 0 OR (waits > 0 AND status = 'queued')"
 
 
 def upgrade() -> None:
-    """Add the table, what a run's row says of it, and an index of what waits."""
+    """Add the table, what a run's row says of it, an index of what waits; keys of leases."""
+    op.execute("ALTER TABLE leases ADD COLUMN idempotency_key VARCHAR(255)")
+    op.execute("ALTER TABLE leases ADD COLUMN body_hash VARCHAR(64)")
+    keyed = sa.text("idempotency_key IS NOT NULL")
+    op.create_index(
+        "lease_key",
+        "leases",
+        ["tenant_id", "idempotency_key"],
+        unique=True,
+        postgresql_where=keyed,
+        sqlite_where=keyed,
+    )
     # As SQL: a table that triggers refer to is not built anew for a CHECK.
     check = f"CONSTRAINT run_starts_after CHECK ({STARTS_AFTER})"
     op.execute(f"ALTER TABLE runs ADD COLUMN waits INTEGER DEFAULT '0' NOT NULL {check}")
