@@ -74,8 +74,14 @@ def ask(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     environment = environments.get(tx, request.environment, tenant_id=tenant_id)
     row = hold(tx, context, environment, hold_for=request.hold_for)
     if key is not None:
-        body = {"idempotency_key": key, "body_hash": request.body_hash()}
-        keyed = moves.move(tx, "leases", row["id"], None, **body)
+        keyed = moves.move(
+            tx,
+            "leases",
+            row["id"],
+            None,
+            idempotency_key=key,
+            body_hash=request.body_hash(),
+        )
         assert keyed is not None, "it was written just now"
         row = keyed
     return row, True

@@ -46,7 +46,7 @@ def change(
     given = wanted.model_dump(mode="json", exclude_unset=True)
     paused = given.pop("paused", old["status"] == S.PAUSED)
     spec = _whole(old, given)
-    new = {
+    new: Row = {
         "cron": spec.cron,
         "at": old["at"] if given.get("at") is None and spec.at else spec.at_us(),
         "timezone": spec.timezone,
@@ -56,7 +56,7 @@ def change(
         "overlap": spec.overlap.value,
     }
     _check_place(tx, spec, old, tenant_id=tenant_id)
-    different = {column: new[column] for column in _COLUMNS if new[column] != old[column]}
+    different: Row = {column: new[column] for column in _COLUMNS if new[column] != old[column]}
     to, next_at = _coming(old, new, paused=paused)
     if not different and to is None:
         return old, []
