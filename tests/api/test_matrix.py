@@ -218,6 +218,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
         },
     ),
     ("GET", "/api/v1/schedules/{schedule}"): Row(200, 200, 200, 403, schedule),
+    ("PATCH", "/api/v1/schedules/{schedule}"): Row(
+        403, 200, 200, 403, schedule, body={"overlap": "skip"}
+    ),
     ("POST", "/api/v1/schedules/{schedule}/pause"): Row(403, 200, 200, 403, schedule),
     ("POST", "/api/v1/schedules/{schedule}/resume"): Row(403, 200, 200, 403, schedule),
     ("DELETE", "/api/v1/schedules/{schedule}"): Row(403, 200, 200, 403, schedule),

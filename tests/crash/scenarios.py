@@ -29,6 +29,7 @@ from crash.acts import (
 )
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
+from crash.preceded import preceded
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
@@ -85,18 +86,14 @@ class Scenario:
     @property
     def history(self) -> int:
         """Return how many points before one make it another situation (see `sweep`)."""
-        return (
-            1
-            if self.id
-            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
-            else 0
-        )
+        return int(self.provider == "fake" and self.name in _BOTH_WAYS)
 
     @property
     def id(self) -> str:
         return f"{self.provider}-{self.name}"
 
 
+_BOTH_WAYS: Final = {"success", "reuse", "cancel", "visit", "copy"}
 ONE: Final = {"run": Expected()}
 NOTHING: Final = Expected(
     status="cancelled", code="cancelled", starts=(0, 0), stdout=(), stderr=()
@@ -225,6 +222,18 @@ _FAKE: Final = [
         act=scheduled("fake"),
         only=lambda point: "schedule" in point or "publish" in point,
         expect={},
+    ),
+    Scenario(
+        name="preceded",
+        provider="fake",
+        act=preceded("fake"),
+        only=lambda point: "preceding" in point or "record.heartbeat" in point,
+        expect={
+            "run": Expected(),
+            "next": Expected(),
+            "never": replace(NOTHING, code="predecessor_outcome"),
+            "last": Expected(),
+        },
     ),
     Scenario(
         name="pruned",

@@ -231,3 +231,17 @@ def insert_execution(
         run_id=run["id"],
     )
     return row
+
+
+def insert_predecessor(
+    tx: Tx, *, of: Row | None = None, after: Row | None = None, **changes: Any
+) -> Row:
+    """Insert what a run waits for; by default neither run is there."""
+    values = {
+        "run_id": of["id"] if of else new_id(),
+        "after_id": after["id"] if after else new_id(),
+        "tenant_id": "default",
+        "outcome": "succeeded",
+        "due": True,
+    }
+    return insert_row(tx, "predecessors", values | changes)

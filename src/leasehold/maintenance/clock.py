@@ -19,7 +19,7 @@ from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.maintenance import hosts_lost, schedules
 from leasehold.maintenance.sessions import Observer
-from leasehold.orchestrator import admission, ending, holding
+from leasehold.orchestrator import admission, ending, holding, preceding
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
 from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots, watch
@@ -29,6 +29,10 @@ from leasehold.store.pulse import Pulse
 log = get_logger(__name__)
 UNSENT_AGAIN: Final = timedelta(seconds=1)
 HOST_QUEUE: Final = "leasehold.host."
+PRECEDING_AGAIN_S: Final = 0.05
+"""What starts after others and is held by somebody at this moment is looked at again."""
+
+PRECEDING_TURNS: Final = 20
 LANE_AGAIN_S: Final = (0.1, 2.0)
 """A lane that is still due is told again: at first, and the longer it is due the less often."""
 
@@ -42,6 +46,9 @@ class Report:
     admitted: int = 0
     lanes: int = 0
     moved: int = 0
+    let_go: int = 0
+    """Rows between runs and those that they start after which were looked at."""
+
     fired: int = 0
     """Runs that schedules made."""
 
@@ -78,10 +85,12 @@ def run_once(
         report.sent = _send_due(context, batch=batch, orphaned=beat.orphaned)
     if beat.is_due(beat.beat_due):
         report.lanes = _send_lanes(context)
-    if beat.queued or report.fired:
+    if beat.preceding:
+        report.let_go = _preceding(context, batch=batch)
+    if beat.queued or report.fired or report.let_go:
         report.admitted = _admit(context, batch=batch)
     worked = report.ended or report.moved or report.sent or report.admitted
-    worked = worked or beat.is_due(beat.schedule_next)
+    worked = worked or report.let_go or beat.is_due(beat.schedule_next)
     report.next_in_s = next_in_s(context, take_pulse(context) if worked else beat)
     return report
 
@@ -168,6 +177,8 @@ def next_in_s(context: Context, beat: Pulse) -> float:
     )
     if steps is not None:
         wait = min(wait, max(0.0, steps))
+    if beat.preceding:
+        wait = min(wait, PRECEDING_AGAIN_S)
     # A beat serves all that is due about then; one lane message is under way at a time.
     due, soon = beat.next_in_s(beat.beat_due), beat.next_in_s(beat.beat_next)
     if due is not None and due <= 0:
@@ -179,6 +190,18 @@ def lane_again_s(due_for_s: float) -> float:
     """Return how long after its message a lane that is due for so long is told again."""
     first, most = LANE_AGAIN_S
     return min(max(first, due_for_s / 2), most)
+
+
+def _preceding(context: Context, *, batch: int) -> int:
+    """Let go what waits for the end of other runs; an end may be the next one's."""
+    seen = 0
+    for _ in range(PRECEDING_TURNS):
+        with context.database.write("clock.preceding") as tx:
+            count = preceding.look(tx, context, limit=batch)
+        seen += count
+        if not count:
+            break
+    return seen
 
 
 def _run_timers(context: Context, *, batch: int) -> int:

@@ -157,7 +157,12 @@ class _Turn:
         report.leases += self._repeat(
             lambda tx: len(
                 retention.drop_leases(
-                    tx, tenant_id, kept_s=runs_s, spared=limits.spared, limit=BATCH
+                    tx,
+                    tenant_id,
+                    kept_s=runs_s,
+                    key_kept_s=limits.key_kept_s,
+                    spared=limits.spared,
+                    limit=BATCH,
                 )
             ),
             BATCH,
