@@ -29,6 +29,7 @@ from crash.acts import (
 )
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
+from crash.hooked import hooked
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
@@ -224,6 +225,13 @@ _FAKE: Final = [
         provider="fake",
         act=scheduled("fake"),
         only=lambda point: "schedule" in point or "publish" in point,
+        expect={},
+    ),
+    Scenario(
+        name="hooked",
+        provider="fake",
+        act=hooked("fake"),
+        only=lambda point: "webhook" in point or "record" in point,
         expect={},
     ),
     Scenario(

@@ -35,6 +35,7 @@ from leasehold.cli import (
     stack_commands,
     tenancy,
     tenants_commands,
+    webhooks_commands,
 )
 from leasehold.errors import BadInputError
 
@@ -133,6 +134,7 @@ for part in (
     environment_update,
     secrets_commands,
     schedules_commands,
+    webhooks_commands,
     keys_commands,
     tenants_commands,
     fleet_commands,

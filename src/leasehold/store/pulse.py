@@ -23,6 +23,7 @@ _TEXT: Final = (
     " (SELECT MIN(due_at) FROM runs WHERE due_at > {now} AND beat"
     " AND status = 'running') AS beat_next,"
     " (SELECT MIN(next_at) FROM schedules WHERE next_at IS NOT NULL) AS schedule_next,"
+    " EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_at <= {now}) AS letters,"
     " EXISTS (SELECT 1 FROM runs WHERE status = 'queued') AS queued,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
@@ -57,6 +58,9 @@ class Pulse:
     """The earliest beat that is not due yet: one lane may stay due for long."""
 
     schedule_next: int | None
+    letters: bool
+    """A webhook is owed something now, or rests while it is."""
+
     queued: bool
     lost: bool
     orphaned: bool
@@ -85,7 +89,7 @@ def read(tx: Tx, *, grace_us: int) -> Pulse:
     row["offset_us"] = int(row["offset_us"] or 0)
     pairs = (pair.partition(" ") for pair in (row["sessions"] or "").split(",") if pair)
     row["sessions"] = {session_id: int(counter) for session_id, _, counter in pairs}
-    for name in ("queued", "lost", "orphaned", "halted"):
+    for name in ("letters", "queued", "lost", "orphaned", "halted"):
         row[name] = bool(row[name])
     return Pulse(**row)
 
