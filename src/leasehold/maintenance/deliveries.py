@@ -5,7 +5,7 @@ Authority is SQL. The transaction that ends a run writes a row for each webhook 
 (`store.webhooks.owe`), so no end is lost. A courier claims rows by raising their fence, with
 `next_at` at the time at which it counts as dead; posts, with no transaction open; and records
 what came of it with its fence. Killed before the post: the row is due again when the claim is
-over. Killed after it: the receiver gets the same id once more, which is what it is for
+over. Killed after it: the receiver gets the same id once more, and that is what the id is for
 (at least once). A courier that slept past its claim records nothing: its fence is old.
 
 A webhook that fails again and again rests (`CIRCUIT_AFTER`): then one delivery tries whether it
