@@ -70,7 +70,12 @@ def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     schema.upgrade(database)
     with database.read() as tx:
         assert tx.all("SELECT * FROM facts ORDER BY name") == before
-        assert {row["name"] for row in before} == {"clock_offset_us", "deployment", "epoch"}
+        assert {row["name"] for row in before} == {
+            "clock_offset_us",
+            "deployment",
+            "epoch",
+            schema.SERVES_FACT,
+        }
         assert [row["id"] for row in tx.all("SELECT id FROM tenants ORDER BY id")] == [
             "_platform",
             "default",

@@ -10,8 +10,8 @@ over. Killed after it: the receiver gets the same id once more, and that is what
 
 A webhook that fails again and again rests (`CIRCUIT_AFTER`): then one delivery tries whether it
 is well, chosen by compare-and-set on the webhook's row, and all others wait. So a dead receiver
-costs one connection now and then, however much is owed to it, and no other webhook waits for it:
-each has a few deliveries under way at most. What is older than `GIVE_UP` is tried no more.
+costs one connection now and then, however much is owed to it, and no other webhook waits for
+it: each has a few deliveries under way at most. What is older than `GIVE_UP` is tried no more.
 """
 
 import json
