@@ -234,6 +234,9 @@ def test_runs_go_through_both_while_both_are_killed_and_one_is_upgraded(
                 for agent in agents[1:]:
                     agent.send(signal.SIGTERM)
                 assert [agent.ended(within_s=PATIENT_S) for agent in agents[1:]] == [0] * 3
-                assert not any(agent.said("session.lost") for agent in agents)
+                texts = [agent.text() for agent in agents]
+                assert not any("session.lost" in text for text in texts)
+                assert "newer than this code" in texts[0], "no child starts there any more"
+                assert not any("newer than this code" in text for text in texts[1:])
         finally:
             old.end()
