@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,6 +197,13 @@ class Settings(BaseSettings):
                     f"{origin!r}: an origin is https://host or http://host:port, exactly as a"
                     " browser sends it: small letters, no path, no wildcard"
                 )
+        return text
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for network in filter(None, text.split(",")):
+            ip_network(network)
         return text
 
     @field_validator("host_labels")

@@ -115,10 +115,10 @@ class Old:
     def end(self) -> None:
         for process in self.processes:
             process.end()
-        for process in psutil.process_iter():
+        for one in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("MARKS") == str(self.marks):
-                    process.kill()
+                if one.environ().get("MARKS") == str(self.marks):
+                    one.kill()
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_runs_go_through_both_while_both_are_killed_and_one_is_upgraded(
                 LEASEHOLD_STORE_URL=str(tmp_path / "store"),
                 LEASEHOLD_WEBHOOK_NETWORKS="127.0.0.0/8",
             ) as home:
-                assert schema.state(home.app.database).current == schema.HEAD != OLD_HEAD
+                assert schema.state(home.app.database).current not in {None, OLD_HEAD}
                 hooked(home, receiver.url)
                 agents.append(home.agent())
                 made_whole(home, home.path)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from leasehold import settings
+from leasehold.errors import BadInputError
 from leasehold.outbound.addresses import networks, refusal
 
 PUBLIC = (
@@ -83,3 +85,14 @@ def test_what_is_no_network_is_refused() -> None:
     assert networks("") == ()
     with pytest.raises(ValueError, match="does not appear to be"):
         networks("10.0.0.0/8,house")
+
+
+def test_a_setting_that_names_no_network_is_refused_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for wrong in ("10.0.0.0/99", "10.0.0.1/8", "house"):
+        monkeypatch.setenv("LEASEHOLD_WEBHOOK_NETWORKS", wrong)
+        with pytest.raises(BadInputError, match="LEASEHOLD_WEBHOOK_NETWORKS"):
+            settings.load()
+    monkeypatch.setenv("LEASEHOLD_WEBHOOK_NETWORKS", "10.0.0.0/8,fd00::/8")
+    assert settings.load().webhook_networks == "10.0.0.0/8,fd00::/8"

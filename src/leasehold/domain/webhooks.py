@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -113,15 +112,6 @@ class WebhookChange(Spec):
     labels: Labels | None = None
     environment: Name | None = None
     enabled: bool = True
-
-
-def literal_address(url: str) -> str | None:
-    """Return the host of a URL if it is an address and no name."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return None
 
 
 def origin(url: str) -> str:

@@ -67,7 +67,7 @@ def claim(
         busy: How many deliveries to a webhook this courier has under way.
     """
     with context.database.read() as tx:
-        due = webhooks.due(tx, limit=max(room, 1) * 4)
+        due = webhooks.due(tx, limit=room + len(busy))
     letters: list[Letter] = []
     for webhook in due:
         most = min(room - len(letters), EACH - busy.get(webhook["id"], 0))
