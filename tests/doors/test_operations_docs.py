@@ -8,6 +8,7 @@ import click
 import pytest
 import typer.main
 
+from command_line import Live
 from leasehold.cli.main import app
 from leasehold.settings import PREFIX, Settings
 
@@ -59,3 +60,32 @@ def test_every_file_that_the_page_points_to_is_there() -> None:
         if "://" not in name
     ]
     assert [path for path in linked if not path.exists()] == []
+
+
+BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+TOLD: Final = [
+    line for block in BLOCKS for line in block.splitlines() if line.startswith("leasehold ")
+]
+OF_A_DEAD_HOST: Final = "leasehold hosts forget HOST --yes"
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+@pytest.mark.timeout(400)
+def test_every_command_of_the_blocks_works_on_a_stack(tmp_path: Path) -> None:
+    assert len(TOLD) > 12
+    assert OF_A_DEAD_HOST in TOLD
+    live = Live(tmp_path / "home")
+    with live:
+        assert live.call("secrets", "set", "one", stdin=b"a-value").code == 0
+        assert live.call("run", "--", "true").code == 0
+        (host,) = live.call("hosts", "list", "--json").json()
+        for line in TOLD:
+            if line == OF_A_DEAD_HOST:
+                continue
+            said = live.call(*line.replace("HOST", host["id"]).split()[1:])
+            assert said.code == 0, (line, said.out, said.err)
+    # Its stack is gone, and the machine will not come back.
+    said = live.call(*OF_A_DEAD_HOST.replace("HOST", host["id"]).split()[1:])
+    assert said.code == 0, said.err
+    assert live.call("hosts", "list", "--json").json() == []

@@ -30,7 +30,7 @@ from living import SHORT, Home, Process, wait_for
 from services import Postgres
 from webhooks.receiver import Receiver, receiving
 
-pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT: Final = Path(__file__).parents[2]
 OLD: Final = "73b2cc838b934232de2f8d5a5bbc5c9aa9f78733"
 OLD_HEAD: Final = "0009"
