@@ -41,6 +41,7 @@ ELSEWHERE: Final = {
     "commit.sweep.answer": "tests/reconcile: a report for a person",
     "commit.enqueue.admit": "doors/test_enqueue: killed before it, the clock admits the run",
     "commit.secrets.rotate": "test_6_secrets: repeated until nothing is left to do",
+    "commit.webhook.unsigned": "tests/webhooks: a host whose keys do not fit puts off",
     "commit.schema": "a migration; the store's tests",
     "commit.{name}": "the pattern of all the others, in store.database",
     "{name}": "seams.effect itself",

@@ -25,6 +25,7 @@ _TEXT: Final = (
     " (SELECT MIN(next_at) FROM schedules WHERE next_at IS NOT NULL) AS schedule_next,"
     " EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND waits = 0) AS queued,"
     " EXISTS (SELECT 1 FROM predecessors WHERE due) AS preceding,"
+    " EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_at <= {now}) AS letters,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
     f" OR EXISTS ({ORPHANED.replace('{table}', 'leases')})) AS orphaned,"
@@ -62,6 +63,9 @@ class Pulse:
     """The earliest beat that is not due yet: one lane may stay due for long."""
 
     schedule_next: int | None
+    letters: bool
+    """A webhook is owed something now, or rests while it is."""
+
     queued: bool
     preceding: bool
     """Something of `predecessors` is to be looked at."""
@@ -94,7 +98,7 @@ def read(tx: Tx, *, grace_us: int) -> Pulse:
     row["seen_us"] = None if row["seen_us"] is None else int(row["seen_us"])
     pairs = (pair.partition(" ") for pair in (row["sessions"] or "").split(",") if pair)
     row["sessions"] = {session_id: int(counter) for session_id, _, counter in pairs}
-    for name in ("queued", "preceding", "lost", "orphaned", "halted"):
+    for name in ("letters", "queued", "preceding", "lost", "orphaned", "halted"):
         row[name] = bool(row[name])
     return Pulse(**row)
 
