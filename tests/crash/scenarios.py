@@ -29,6 +29,7 @@ from crash.acts import (
 )
 from crash.copies import carries, copied
 from crash.harness import Cell, Engine
+from crash.probed import checked, probed
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
@@ -218,6 +219,20 @@ _FAKE: Final = [
         act=copied("fake"),
         only=carries,
         expect=_COPIED,
+    ),
+    Scenario(
+        name="checked",
+        provider="fake",
+        act=checked("fake"),
+        only=lambda point: "check" in point or "publish" in point,
+        expect={},
+    ),
+    Scenario(
+        name="probed",
+        provider="fake",
+        act=probed("fake"),
+        only=lambda point: "commit" in point or "provider" in point,
+        expect={},
     ),
     Scenario(
         name="scheduled",

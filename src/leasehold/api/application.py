@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from leasehold import __version__
 from leasehold.api import (
+    activity,
     answers,
     batches,
     bulk,
@@ -19,10 +20,12 @@ from leasehold.api import (
     keys,
     leases,
     output,
+    probes,
     retention,
     runs,
     schedules,
     secrets,
+    selections,
     streams,
     tenants,
 )
@@ -89,7 +92,9 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         runs,
         output,
         streams,
+        probes,
         environments,
+        selections,
         leases,
         schedules,
         fleet,
@@ -97,6 +102,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         keys,
         tenants,
         retention,
+        activity,
         health,
     ):
         api.include_router(part.router)

@@ -32,7 +32,7 @@ def create(body: LeaseRequest, caller: Operator, door: TheDoor) -> Answer:
 
     def work(tx: Tx) -> Shape:
         place = environments.get(tx, body.environment, tenant_id=caller.tenant_id)
-        row = holding.hold(tx, door.context, place, hold_for=hold_for)
+        row = holding.hold(tx, door.context, place, hold_for=hold_for, actor=caller.actor)
         return _whole(tx, row["id"], caller)
 
     shape = door.write("lease.create", work)

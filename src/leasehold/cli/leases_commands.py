@@ -110,7 +110,7 @@ def create(
         footing.need_stack(door.settings, "a lease")
         lease = door.write(
             "lease.create",
-            lambda tx: holding.hold(tx, door.context, row, hold_for=hold_for),
+            lambda tx: holding.hold(tx, door.context, row, hold_for=hold_for, actor="cli"),
             repeatable=False,
         )
         made = probing.until_made(door, lease["id"], wait_s=wait_s)

@@ -98,8 +98,8 @@ class ScheduleSpec(Spec):
     """One moment, ISO 8601; without an offset it is read in `timezone`."""
 
     timezone: Annotated[Text, Field(max_length=64), AfterValidator(_is_zone)] = "UTC"
-    environment: Annotated[Text, Field(min_length=1, max_length=100)]
-    """Its name or id; looked up each time."""
+    environment: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    """Its name or id, looked up each time; null: chosen each time, as for other runs."""
 
     run: RunSpec
     misfire: Misfire = Misfire.ONCE

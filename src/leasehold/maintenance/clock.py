@@ -19,7 +19,7 @@ from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.maintenance import hosts_lost, schedules
 from leasehold.maintenance.sessions import Observer
-from leasehold.orchestrator import admission, ending, holding
+from leasehold.orchestrator import admission, ending, holding, vetting
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
 from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots
@@ -44,6 +44,9 @@ class Report:
     moved: int = 0
     fired: int = 0
     """Runs that schedules made."""
+
+    checks: int = 0
+    """Questions to workers that were sent again."""
 
     next_in_s: float = 0.0
 
@@ -76,10 +79,12 @@ def run_once(
         report.sent = _send_due(context, batch=batch, orphaned=beat.orphaned)
     if beat.is_due(beat.beat_due):
         report.lanes = _send_lanes(context)
+    if beat.is_due(beat.check_due):
+        report.checks = vetting.send_due(context, batch=batch)
     if beat.queued or report.fired:
         report.admitted = _admit(context, batch=batch)
     worked = report.ended or report.moved or report.sent or report.admitted
-    worked = worked or beat.is_due(beat.schedule_next)
+    worked = worked or beat.is_due(beat.schedule_next) or beat.is_due(beat.check_due)
     report.next_in_s = next_in_s(context, take_pulse(context) if worked else beat)
     return report
 
@@ -151,7 +156,8 @@ def next_in_s(context: Context, beat: Pulse) -> float:
     """Return how long the clock may sleep, in seconds."""
     wait = context.timers.clock_max_sleep.total_seconds()
     steps = beat.next_in_s(
-        beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due, beat.schedule_next
+        *(beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due),
+        *(beat.schedule_next, beat.check_due),
     )
     if steps is not None:
         wait = min(wait, max(0.0, steps))

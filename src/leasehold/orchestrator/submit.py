@@ -7,34 +7,32 @@ the same key and body give the same run, another body is a conflict.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from leasehold.domain.fingerprint import canonical_json
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
     RUN_ENDS,
-    EnvironmentStatus,
     LeaseStatus,
     RunStatus,
 )
-from leasehold.domain.secrets import plain_at
-from leasehold.domain.specs import EnvironmentSpec, RunSpec
+from leasehold.domain.specs import RunSpec
 from leasehold.errors import (
-    BadInputError,
     ConflictError,
     FullError,
     IdempotencyConflictError,
 )
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission, placing, visiting
+from leasehold.orchestrator import admission, placing, selecting, visiting
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
+from leasehold.orchestrator.saving import check_config, check_place
+from leasehold.orchestrator.saving import create as create_environment
+from leasehold.orchestrator.saving import ensure as ensure_environment
+from leasehold.orchestrator.selecting import Choice
 from leasehold.orchestrator.tenants import archived
-from leasehold.provider.secrets import SECRET_KEYWORD
-from leasehold.store import environments, hosts, leases, moves, runs, slots
+from leasehold.store import environments, leases, moves, runs, slots
 from leasehold.store.database import Row, Tx
-from leasehold.store.runs import insert_later, insert_row
+from leasehold.store.runs import insert_later
 from leasehold.store.sql import load
 
 
@@ -44,7 +42,7 @@ class Request:
 
     spec: RunSpec
     environment: str | None = None
-    """Name; not given together with `lease_id`."""
+    """Name; not given together with `lease_id`. With neither: `selecting` chooses."""
 
     lease_id: str | None = None
     visit: bool = False
@@ -64,7 +62,8 @@ class Request:
         """Return what must be equal for the same key to mean the same run."""
         body = {
             "spec": self.spec.model_dump(mode="json"),
-            "environment": self.environment,
+            # Who names none and who names `local` meant the same before there were defaults.
+            "environment": self.environment or (None if self.lease_id else "local"),
             "lease": self.lease_id,
         }
         return hashlib.sha256(canonical_json(body).encode()).hexdigest()
@@ -86,13 +85,14 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
             slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
-    environment, lease = place_of(tx, request)
+    choice, lease = place_of(tx, request)
+    environment = choice.environment
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id, try_lock=request.admits)
     check_queue(context, queue, tenant_id=request.tenant_id)
     at_once = queue.alone and not queue.queued
     row = queued_row(tx, context, request, environment, lease)
-    event = ("run.queued", by(request.actor))
+    event = ("run.queued", by(request.actor) | choice.told())
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and at_once:
         spec = request.spec
@@ -148,9 +148,9 @@ def check_same(request: Request, known: Row) -> None:
         )
 
 
-def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+def place_of(tx: Tx, request: Request) -> tuple[Choice, Row | None]:
     """
-    Return the environment of a run, and the lease that it names.
+    Return the environment of a run and who has chosen it, and the lease that it names.
 
     Raises:
         NotFoundError: There is no such environment or lease.
@@ -165,26 +165,21 @@ def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
         row = environments.find(tx, lease["environment_id"])
         if row is None:
             row = {"id": lease["environment_id"], "provider": lease["provider"]}
-        return row, lease
-    assert request.environment is not None
-    environment = environments.get(tx, request.environment, tenant_id=request.tenant_id)
-    check_active(environment)
-    return environment, None
-
-
-def check_active(environment: Row) -> None:
-    """
-    Refuse an environment that takes no runs.
-
-    Raises:
-        ConflictError: It is archived.
-    """
-    if environment["status"] != EnvironmentStatus.ACTIVE:
-        raise ConflictError(f"environment {environment['name']} is archived")
+        return Choice(row, "run"), lease
+    choice = selecting.choose(
+        tx,
+        request.spec,
+        named=request.environment,
+        tenant_id=request.tenant_id,
+        actor=request.actor,
+    )
+    return choice, None
 
 
 def _check_held(lease: Row) -> None:
     usable = {LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING}
+    if (load(lease["facts"]) or {}).get("probe"):
+        raise ConflictError(f"lease {lease['id']} is a probe's: no run can use it")
     if lease["status"] not in usable or lease["held_until"] is None:
         ended = lease["status"] in LEASE_ENDS
         why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
@@ -298,92 +293,13 @@ def resume(tx: Tx, context: Context, run_id: str, *, actor: str | None = None) -
     return after
 
 
-def ensure_environment(
-    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
-) -> Row:
-    """
-    Return the environment of this name, made on first use.
-
-    Raises:
-        BadInputError: No host has ever served its provider; names those that there are.
-    """
-    row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
-    if row is None:
-        slots.lock(tx, wait=True)  # of two that see none, one makes it
-        row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
-    return row or create_environment(tx, spec, tenant_id=tenant_id, actor=actor)
-
-
-def create_environment(
-    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
-) -> Row:
-    """
-    Save a new environment, its config checked against the advertised schema.
-
-    Raises:
-        ConflictError: The name is taken.
-        BadInputError: The provider is unknown, or the config does not fit its schema.
-    """
-    slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
-    if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
-        raise ConflictError(f"environment {spec.name} exists already")
-    check_place(tx, spec)
-    now = tx.now()
-    row = insert_row(
-        tx,
-        "environments",
-        {
-            "id": new_id(),
-            "tenant_id": tenant_id,
-            "name": spec.name,
-            "status": EnvironmentStatus.ACTIVE.value,
-            "provider": spec.provider,
-            "spec": json.loads(spec.model_dump_json()),
-            "max_concurrent": spec.limits.max_concurrent,
-            "created_at": now,
-            "updated_at": now,
-        },
-    )
-    event = ("environment.active", {"environment": spec.name, **by(actor)})
-    moves.record(tx, event, tenant_id=tenant_id)
-    return environments.get(tx, row["id"], tenant_id=tenant_id)
-
-
-def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
-    """
-    Check where an environment's sandboxes are to be made, as hosts have advertised it.
-
-    Raises:
-        BadInputError: The provider is unknown, or the config does not fit its schema.
-    """
-    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
-    if not there:
-        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
-        raise BadInputError(
-            f"provider: there is no provider {spec.provider!r}; there are: {known}",
-            field="provider",
-        )
-    check_config(there[0]["config_schema"], spec.config)
-    placing.check_provider(tx, spec.provider, spec.requires)
-
-
-def check_config(schema: Any, config: Any) -> None:
-    """
-    Check a config against an advertised JSON schema.
-
-    Raises:
-        BadInputError: Names the field, what came and what is allowed.
-    """
-    from leasehold.provider.schema import check_schema
-
-    for path in plain_at(schema, config, keyword=SECRET_KEYWORD):
-        raise BadInputError(
-            f"config.{path}: is a secret: store it with `leasehold secrets set NAME` and write"
-            ' {"secret": "NAME"} here',
-            field=f"config.{path}",
-        )
-    problems = check_schema(schema, config).problems
-    if problems:
-        first = problems[0]
-        path = f"config.{first.path}" if first.path else "config"
-        raise BadInputError(f"{path}: {first.message}", field=path)
+__all__ = [
+    "Request",
+    "check_config",
+    "check_place",
+    "create_environment",
+    "ensure_environment",
+    "resume",
+    "retry",
+    "submit",
+]

@@ -23,6 +23,7 @@ _TEXT: Final = (
     " (SELECT MIN(due_at) FROM runs WHERE due_at > {now} AND beat"
     " AND status = 'running') AS beat_next,"
     " (SELECT MIN(next_at) FROM schedules WHERE next_at IS NOT NULL) AS schedule_next,"
+    " (SELECT MIN(due_at) FROM config_checks WHERE due_at IS NOT NULL) AS check_due,"
     " EXISTS (SELECT 1 FROM runs WHERE status = 'queued') AS queued,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
@@ -57,6 +58,9 @@ class Pulse:
     """The earliest beat that is not due yet: one lane may stay due for long."""
 
     schedule_next: int | None
+    check_due: int | None
+    """A question to a worker that is to be sent again."""
+
     queued: bool
     lost: bool
     orphaned: bool
