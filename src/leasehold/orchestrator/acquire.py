@@ -19,6 +19,7 @@ from leasehold.errors import (
     InterruptedCallError,
     ProviderError,
     SandboxGoneError,
+    SecretUnavailableError,
 )
 from leasehold.ids import new_id
 from leasehold.orchestrator import ending, leasing, preparing
@@ -254,9 +255,22 @@ def _seen(context: Context, job: Job, sandbox: Sandbox, budget: Budget) -> Ready
     assert job.lease is not None
     found = context.provider(job.lease["provider"]).inspect(target, budget=budget)
     if found.state is SandboxState.READY:
-        return Ready(sandbox)
+        return _with_secrets(context, job, sandbox)
     text = f"the sandbox was made and is {found.state.value}"
     return Trouble("sandbox_not_ready", text, permanent=True)
+
+
+def _with_secrets(context: Context, job: Job, sandbox: Sandbox) -> Ready | Trouble:
+    """Look whether every secret that a probe's place names can be had: runs would need them."""
+    lease = job.lease
+    assert lease is not None
+    try:
+        for name in load(lease["facts"]).get("secrets") or {}:
+            assert context.vault is not None, "a worker has one"
+            context.vault.look_up(lease["tenant_id"], name)
+    except SecretUnavailableError as error:
+        return Trouble(error.code, str(error), permanent=True)
+    return Ready(sandbox)
 
 
 def _time_left(context: Context, job: Job) -> timedelta:
