@@ -31,7 +31,7 @@ from leasehold import bootstrap, log, seams, transport
 from leasehold import settings as knobs
 from leasehold.domain.after import parse_after
 from leasehold.domain.fields import RunFields, body
-from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
+from leasehold.domain.specs import RunSpec, parse
 from leasehold.errors import BadInputError
 from leasehold.orchestrator import late_admission, submit
 from leasehold.orchestrator.jobs import Context
@@ -40,9 +40,6 @@ from leasehold.store.database import Tx, host_us
 from leasehold.store.sqlite import NowFunction
 
 _log = log.get_logger(__name__)
-_LOCAL: Final = EnvironmentSpec(name="local", provider="local")
-"""Where a run goes that names no place; made on first use, as by the other doors."""
-
 _PENDING: Final = "leasehold_pending"
 """In the `info` of a session."""
 
@@ -62,6 +59,8 @@ class Enqueued:
     """False: the same key has made it before."""
 
     environment: str | None
+    """As it was given; None: the run's first line of history says which was chosen."""
+
     key: str | None = None
     _send: Any = field(default=None, repr=False, compare=False)
 
@@ -98,7 +97,8 @@ def enqueue(
         session: Of SQLAlchemy or SQLModel, not asyncio's; or a `Connection` in a transaction,
             then call `send()` of what is returned after the commit.
         command: The words of one command; several are given as `commands`.
-        environment: Its name; without it and without `lease_id` it is `local`.
+        environment: Its name; without it and without `lease_id` it is the default of the
+            run's workspace, of its label `project`, of the tenant, or `local`.
         key: An idempotency key: the same key and body are the same run, however often this
             is asked. A transaction that uses a key waits for another one that does.
         actor: Who asks, for the history.
@@ -114,13 +114,12 @@ def enqueue(
     connection = _connection(here)
     if environment is not None and lease_id is not None:
         raise BadInputError("lease_id: give it or an environment", field="lease_id")
-    place = environment or (None if lease_id else _LOCAL.name)
     asked = body(command, fields)
     after = parse_after(asked.pop("after", ()))
     request = submit.Request(
         spec=parse(RunSpec, asked),
         after=after,
-        environment=place,
+        environment=environment,
         lease_id=lease_id,
         key=_checked(key),
         tenant_id=tenant,
@@ -129,10 +128,10 @@ def enqueue(
     )
     process = _process()
     tx = borrowed.lend(connection, process.now)
-    if place == _LOCAL.name and environment is None:
-        # The first run of a deployment takes the admission lock along; no other does.
+    if environment is None and lease_id is None:
+        # The first run of a deployment makes `local`, and takes the admission lock along; no
+        # other does.
         environments.check_tenant(tx, tenant)
-        submit.ensure_environment(tx, _LOCAL, tenant_id=tenant, actor=actor)
     row, new = submit.submit(tx, process.context(connection), request)
     borrowed.finish(tx)
     if isinstance(here, Session) and new:
@@ -141,7 +140,7 @@ def enqueue(
     def send() -> None:
         _after_commit(process, connection, [row["id"]])
 
-    return Enqueued(id=row["id"], new=new, environment=place, key=key, _send=send)
+    return Enqueued(id=row["id"], new=new, environment=environment, key=key, _send=send)
 
 
 def _connection(session: object) -> sa.Connection:

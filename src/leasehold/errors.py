@@ -3,8 +3,14 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
 
     LeaseholdError
     ├── BadInputError                a field is wrong; says which, what came, what is allowed
+    │   ├── ProviderMissingError     no worker ever served this provider
+    │   └── ConfigRefusedError       the provider's own check refuses a config; names the fields
     ├── NotFoundError                no such row, or another tenant's row
+    │   ├── EnvironmentMissingError  what was chosen for a run is not there
+    │   └── EnvironmentForeignError  what was chosen for a run is another tenant's
     ├── ConflictError
+    │   ├── EnvironmentInactiveError what was chosen for a run is archived
+    │   ├── NoWorkerError            a provider was served before, and no worker is alive now
     │   ├── IllegalMoveError         the status table has no such arrow
     │   ├── IdempotencyConflictError the key was used with another body
     │   └── FullError                a limit refuses; says when to try again
@@ -13,6 +19,8 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
     ├── RateLimitedError             who asks asked too often; carries `retry_after_s`
     ├── TooLargeError                a request is bigger than what is taken
     ├── SlowRequestError             a request did not come in time
+    ├── ProviderNotReadyError        hosts serve the provider, and it is not well or starts
+    ├── CheckTimeoutError            no worker has answered a check in time
     ├── StoreUnavailableError        the database did not answer
     ├── BrokerUnavailableError       the broker did not answer
     ├── ApiUnavailableError          the REST API did not answer (raised by the client)
@@ -32,6 +40,7 @@ Everything this package raises on purpose, and the codes that rows, API and CLI 
         └── InterruptedCallError     the budget was cancelled: the run is to end
 """
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -58,16 +67,64 @@ class BadInputError(LeaseholdError):
         self.field = field
 
 
+class ProviderMissingError(BadInputError):
+    """No worker has ever served a provider of this name."""
+
+    code = "provider_missing"
+
+
+class ConfigRefusedError(BadInputError):
+    """A provider's own check refuses a config; `problems` and `warnings` say all of it."""
+
+    code = "config_refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        problems: Sequence[Mapping[str, str]] = (),
+        warnings: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, field=field)
+        self.problems = [dict(problem) for problem in problems]
+        self.warnings = list(warnings)
+
+
 class NotFoundError(LeaseholdError):
     """There is no such row, or it belongs to another tenant."""
 
     code = "not_found"
 
 
+class EnvironmentMissingError(NotFoundError):
+    """The environment that a run was to go to is not there; says who has chosen it."""
+
+    code = "environment_missing"
+
+
+class EnvironmentForeignError(NotFoundError):
+    """The environment that a run was to go to is another tenant's."""
+
+    code = "environment_foreign"
+
+
 class ConflictError(LeaseholdError):
     """The row is not in the state the caller assumed."""
 
     code = "conflict"
+
+
+class EnvironmentInactiveError(ConflictError):
+    """The environment that a run was to go to is archived; says who has chosen it."""
+
+    code = "environment_inactive"
+
+
+class NoWorkerError(ConflictError):
+    """A provider was served before, and no worker that serves it is alive now."""
+
+    code = "no_worker"
 
 
 class IllegalMoveError(ConflictError):
@@ -143,6 +200,20 @@ class BlobsUnavailableError(LeaseholdError):
 
     code = "blobs_unavailable"
     retryable = True
+
+
+class ProviderNotReadyError(LeaseholdError):
+    """Live hosts have the provider, and it is not well there, or its workers start."""
+
+    code = "provider_not_ready"
+    retry_after_s = 5.0
+
+
+class CheckTimeoutError(LeaseholdError):
+    """No worker has answered a check in time; says whether one is at it."""
+
+    code = "check_timeout"
+    retry_after_s = 5.0
 
 
 class StoreUnavailableError(LeaseholdError):

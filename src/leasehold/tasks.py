@@ -20,7 +20,7 @@ from leasehold.runtime.worker import WorkerRuntime
 from leasehold.store import leases, runs
 
 log = get_logger(__name__)
-_KINDS = {"run", "lease", "beat"}
+_KINDS = {"run", "lease", "beat", "check"}
 
 
 def register(celery: Celery, runtime: WorkerRuntime) -> None:
@@ -55,6 +55,8 @@ def handle(runtime: WorkerRuntime, message: Message) -> None:
     """Do what one message asks for; a stale one is said and dropped."""
     if message.kind == "beat":
         _beat(runtime, message)
+    elif message.kind == "check":
+        runtime.answer(message.id)
     elif not runtime.handle(message):
         _stale(runtime, message)
 

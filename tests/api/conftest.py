@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from answering import answering, pliant
 from api.served import client_of, make_key, serving
 from api.streaming import QUICK
 from command_line import environment, serve
@@ -21,7 +22,7 @@ from store.rows import insert_held, insert_worker
 @pytest.fixture
 def settings(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Settings:
+) -> Iterator[Settings]:
     monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LEASEHOLD_DATABASE_URL", database_url)
     # How fast a test asks is no matter of its own; tests/api/test_guards.py sets limits.
@@ -31,7 +32,11 @@ def settings(
     with database.write("test") as tx:
         serve(tx, key="fake", host_id=insert_worker(tx)["host_id"])
         environment(tx, "place")
-    return knobs.load()
+    root = tmp_path / "answers"
+    # Whatever a test advertises: here the schema decides; tests/api/test_checks.py is stricter.
+    loose = {key: pliant(root / key, {"type": "object"}) for key in ("fake", "cloud", "local")}
+    with answering(database_url, root, providers=loose):
+        yield knobs.load()
 
 
 @pytest.fixture

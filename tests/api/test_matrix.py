@@ -6,7 +6,7 @@ without a route.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -151,6 +151,7 @@ class Row:
     """Makes the row that the path names; without one there is nothing foreign to name."""
 
     body: Any = None
+    query: Mapping[str, str] = field(default_factory=dict)
     shared: bool = False
     """What the path names is no tenant's: there is nothing foreign."""
 
@@ -248,6 +249,18 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
             "run": {"commands": COMMANDS},
         },
     ),
+    ("POST", "/api/v1/environments/probe"): Row(
+        403, 403, 202, 403, body={"provider": "fake"}, query={"wait_s": "0.5"}
+    ),
+    ("POST", "/api/v1/environments/{name}/probe"): Row(
+        403, 202, 202, 403, place, query={"wait_s": "0.5"}
+    ),
+    ("GET", "/api/v1/selections"): Row(200, 200, 200, 403),
+    ("PUT", "/api/v1/selections"): Row(
+        403, 403, 200, 403, body={"kind": "tenant", "environment": "place"}
+    ),
+    ("DELETE", "/api/v1/selections"): Row(403, 403, 200, 403, query={"kind": "tenant"}),
+    ("GET", "/api/v1/activity"): Row(403, 200, 200, 200),
     ("GET", "/api/v1/schedules/{schedule}"): Row(200, 200, 200, 403, schedule),
     ("PATCH", "/api/v1/schedules/{schedule}"): Row(
         403, 200, 200, 403, schedule, body={"overlap": "skip"}
@@ -286,8 +299,8 @@ def test_every_route_has_its_row_and_every_row_its_route(service: Service) -> No
 
 def ask(client: httpx.Client, route: tuple[str, str], ids: Mapping[str, str]) -> httpx.Response:
     method, path = route
-    body = MATRIX[route].body
-    return client.request(method, path.format(**ids), json=body)
+    row = MATRIX[route]
+    return client.request(method, path.format(**ids), json=row.body, params=row.query)
 
 
 def fresh(database: Database, route: tuple[str, str], tenant: str) -> dict[str, str]:

@@ -291,6 +291,8 @@ class Engine:
         try:
             if isinstance(item, str):
                 self.runtime._take_up(item)
+            elif item.kind == "check":
+                self.runtime.answer(item.id)
             elif item.kind == "beat":
                 beats.run_once(self.beats, item.id, limit=100)
                 self.context.lanes.clear()

@@ -30,6 +30,7 @@ from crash.copies import carries, copied
 from crash.expected import BIG, NOTHING, OFTEN, ONE, THRICE, TWICE, Expected, Scenario
 from crash.hooked import hooked
 from crash.preceded import preceded
+from crash.probed import checked, probed
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
@@ -144,6 +145,20 @@ _FAKE: Final = [
         act=copied("fake"),
         only=carries,
         expect=_COPIED,
+    ),
+    Scenario(
+        name="checked",
+        provider="fake",
+        act=checked("fake"),
+        only=lambda point: "check" in point or "publish" in point,
+        expect={},
+    ),
+    Scenario(
+        name="probed",
+        provider="fake",
+        act=probed("fake"),
+        only=lambda point: "commit" in point or "provider" in point,
+        expect={},
     ),
     Scenario(
         name="scheduled",

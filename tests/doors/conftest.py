@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from answering import answering, pliant
 from callers import ORDERS, engine_of
 from command_line import environment, serve
 from leasehold import enqueuing
@@ -30,7 +31,9 @@ def deployment(
     with database.write("test") as tx:
         worker = insert_worker(tx)
         serve(tx, key="fake", host_id=worker["host_id"], schema=SCHEMA)
-    yield
+    provider = pliant(tmp_path / "answers" / "fake", SCHEMA)
+    with answering(database_url, tmp_path / "answers", providers={"fake": provider}):
+        yield
 
 
 @pytest.fixture

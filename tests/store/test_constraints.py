@@ -32,6 +32,18 @@ def insert_blob(tx: Tx, name: str) -> None:
     insert_row(tx, "blobs", values, back="name")
 
 
+def insert_selection(tx: Tx, **changes: object) -> None:
+    values = {"tenant_id": "default", "kind": "tenant", "name": "", "environment": "place"}
+    times = {"created_at": 1, "updated_at": 1}
+    insert_row(tx, "selections", {**values, **times, **changes}, back="name")
+
+
+def insert_check(tx: Tx, **changes: object) -> None:
+    values = {"id": "c", "tenant_id": "default", "provider": "fake", "queue": "q"}
+    rest = {"config": {}, "requires": {}, "asked_at": 1, "until_at": 1}
+    insert_row(tx, "config_checks", {**values, **rest, **changes})
+
+
 CHECKS: dict[str, Callable[[Tx], object]] = {
     "runstatus_known": lambda tx: insert_run(tx, status="dreaming"),
     "step_known": lambda tx: insert_run(tx, step="dream"),
@@ -82,6 +94,10 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     ),
     "delivery_never_forgotten": lambda tx: insert_delivery(tx, next_at=None),
     "delivery_finished": lambda tx: insert_delivery(tx, finished_at=1),
+    "selectionkind_known": lambda tx: insert_selection(tx, kind="star"),
+    "selection_name": lambda tx: insert_selection(tx, name="of-a-tenant"),
+    "config_check_answered": lambda tx: insert_check(tx, answered_at=1),
+    "config_check_over_rests": lambda tx: insert_check(tx, answered_at=1, answer={}, due_at=1),
     "blob_name": lambda tx: insert_blob(tx, "another"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),

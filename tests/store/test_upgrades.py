@@ -3,7 +3,7 @@
 import pytest
 
 from leasehold.domain.lifecycle import LeaseStatus, RunStatus
-from leasehold.store import hosts, keys, leases, runs, schema, slots
+from leasehold.store import activity, hosts, keys, leases, runs, schema, slots
 from leasehold.store.database import Database
 from store.rows import insert_artifact, insert_lease, insert_run, insert_worker
 
@@ -67,4 +67,26 @@ def test_rows_of_before_labels_have_none_and_require_nothing(
             slots.queue_head(tx, {run["environment_id"]}, busy=set(), ageing_us=1, limit=10)
             == []
         )
+    database.close()
+
+
+def test_history_of_before_activity_says_who_it_was(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(empty_database_url)
+    with monkeypatch.context() as old:
+        old.setattr(schema, "REVISIONS", ("0001", "0002", "0003", "0004", "0005"))
+        old.setattr(schema, "HEAD", "0005")
+        schema.upgrade(database)
+        with database.write("test") as tx:
+            for data in ('{"environment":"e","actor":"cli"}', '{"environment":"f"}'):
+                tx.run(
+                    "INSERT INTO events (tenant_id, at, name, data)"
+                    " VALUES ('default', 1, 'environment.active', :data)",
+                    data=data,
+                )
+    schema.upgrade(database)
+    with database.read() as tx:
+        lines = activity.page(tx, tenant_id="default", limit=10)
+    assert [(line["actor"], line["name"]) for line in lines] == [("cli", "environment.active")]
     database.close()

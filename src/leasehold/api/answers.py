@@ -32,6 +32,8 @@ STATUSES: Final[tuple[tuple[type[errors.LeaseholdError], int], ...]] = (
     (errors.RateLimitedError, 429),
     (errors.ConflictError, 409),
     (errors.TooLargeError, 413),
+    (errors.ProviderNotReadyError, 503),
+    (errors.CheckTimeoutError, 504),
     (errors.StoreUnavailableError, 503),
     (errors.BrokerUnavailableError, 503),
     (errors.BlobsUnavailableError, 503),
@@ -64,7 +66,7 @@ class Problem(BaseModel):
 
     request_id: str
     details: dict[str, Any]
-    """`retry_after_s`, where trying again helps."""
+    """`retry_after_s`, where trying again helps; `problems` and `warnings` of a config."""
 
 
 class Answer(JSONResponse):
@@ -88,13 +90,16 @@ def of(error: Exception, *, request_id: str) -> Answer:
         log.error("request.failed", exc_info=error)
         return _problem(500, "internal", _FIXED[500], request_id=request_id)
     status = status_of(error)
-    if status in _FIXED:
+    fixed = None if isinstance(error, errors.ProviderNotReadyError) else _FIXED.get(status)
+    if fixed:
         log.warning("request.failed", code=error.code, why=str(error))
     headers, details = _more(error, status)
+    if isinstance(error, errors.ConfigRefusedError):
+        details |= {"problems": error.problems, "warnings": error.warnings}
     return _problem(
         status,
         error.code,
-        _FIXED.get(status, str(error)),
+        fixed or str(error),
         field=getattr(error, "field", None),
         request_id=request_id,
         headers=headers,

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from leasehold import __version__
 from leasehold.api import (
+    activity,
     answers,
     batches,
     bulk,
@@ -19,10 +20,12 @@ from leasehold.api import (
     keys,
     leases,
     output,
+    probes,
     retention,
     runs,
     schedules,
     secrets,
+    selections,
     streams,
     tenants,
     webhooks,
@@ -90,7 +93,9 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         runs,
         output,
         streams,
+        probes,
         environments,
+        selections,
         leases,
         schedules,
         webhooks,
@@ -99,6 +104,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         keys,
         tenants,
         retention,
+        activity,
         health,
     ):
         api.include_router(part.router)

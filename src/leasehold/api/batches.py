@@ -1,7 +1,7 @@
 """``/runs/batch``: many runs in one request, one answer for each."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
@@ -10,7 +10,7 @@ from pydantic import Field
 from leasehold.api.answers import Answer
 from leasehold.api.asking import KEY, Decent
 from leasehold.api.door import Caller, Operator, TheDoor
-from leasehold.api.runs import RunRequest, ensure_default
+from leasehold.api.runs import RunRequest
 from leasehold.domain.specs import Spec, parse
 from leasehold.errors import BadInputError, LeaseholdError
 from leasehold.orchestrator import batching, submit
@@ -42,8 +42,9 @@ def create_batch(
     """Accept up to 1,000 runs in one transaction; what is wrong with one is its answer only."""
     asked = [_asked(item) for item in body.runs]
 
+    requests = [_request(item, caller) for item in asked]
+
     def work(tx: Tx) -> list[Shape]:
-        requests = _requests(tx, asked, caller)
         made = batching.submit_batch(tx, door.context, requests, tenant_id=caller.tenant_id)
         shown = views.run_rows(tx, [one.run_id for one in made if one.run_id is not None])
         return [_item(one, shown) for one in made]
@@ -64,25 +65,11 @@ def _asked(item: Any) -> BatchItem | LeaseholdError:
         return error
 
 
-def _requests(
-    tx: Tx, asked: Sequence[BatchItem | LeaseholdError], caller: Caller
-) -> list[submit.Request | LeaseholdError]:
-    unplaced: LeaseholdError | None = None
-    if any(isinstance(item, BatchItem) and item.names_no_place for item in asked):
-        try:
-            ensure_default(tx, caller)
-        except BadInputError as error:
-            unplaced = error
-    return [_request(item, caller, unplaced=unplaced) for item in asked]
-
-
 def _request(
-    item: BatchItem | LeaseholdError, caller: Caller, *, unplaced: LeaseholdError | None
+    item: BatchItem | LeaseholdError, caller: Caller
 ) -> submit.Request | LeaseholdError:
     if isinstance(item, LeaseholdError):
         return item
-    if unplaced is not None and item.names_no_place:
-        return unplaced
     try:
         return item.request(caller, key=item.key)
     except BadInputError as error:

@@ -5,7 +5,9 @@ One `Door` serves a whole process; its database has a connection for every threa
 requests. A message that is not sent costs latency only, as everywhere.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -18,6 +20,7 @@ from leasehold.errors import (
     BadInputError,
     ConflictError,
     ForbiddenError,
+    RateLimitedError,
     StoreUnavailableError,
     UnauthenticatedError,
 )
@@ -32,6 +35,8 @@ from leasehold.vault.keys import SETTING, Keys, make_file
 T = TypeVar("T")
 log = get_logger(__name__)
 _BEARER: Final = "bearer"
+WAITING: Final = 16
+"""Requests that wait for workers at once; each holds one of the threads that answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Door:
         self._database = app.database
         self._settings = app.settings
         self.context = app.context(publish=transport.Sender(app.settings))
+        self._waiting = threading.BoundedSemaphore(WAITING)
 
     def secret_keys(self) -> Keys:
         """
@@ -95,6 +101,24 @@ class Door:
         """Do `work` in a transaction that writes."""
         with self._database.write(f"api.{name}") as tx:
             return work(tx)
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """
+        Wait for others in this block: only so many requests may, or none else were answered.
+
+        Raises:
+            RateLimitedError: As many wait as may.
+        """
+        if not self._waiting.acquire(blocking=False):
+            raise RateLimitedError(
+                f"{WAITING} requests wait for workers already; try again in 1 s",
+                retry_after_s=1.0,
+            )
+        try:
+            yield
+        finally:
+            self._waiting.release()
 
     def check_ready(self) -> None:
         """
@@ -163,5 +187,6 @@ Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
 Root = Annotated[Caller, Depends(Needs(Role.ROOT))]
+Overseer = Annotated[Caller, Depends(Needs(Role.OPERATOR, Role.ROOT))]
 Anybody = Annotated[Caller, Depends(Needs(Role.VIEWER, Role.ROOT))]
 KeyMaker = Annotated[Caller, Depends(Needs(Role.ADMIN, Role.ROOT))]

@@ -1,8 +1,10 @@
 """``/environments``: the named places where work may run."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from leasehold.api.answers import Answer
 from leasehold.api.asking import Decent, EnvironmentName, Filters
@@ -10,7 +12,8 @@ from leasehold.api.door import Admin, Caller, TheDoor, Viewer
 from leasehold.domain import restricting
 from leasehold.domain.lifecycle import EnvironmentStatus
 from leasehold.domain.specs import EnvironmentSpec, Text, parse
-from leasehold.orchestrator import archiving, changing, submit
+from leasehold.orchestrator import archiving, changing, saving, vetting
+from leasehold.orchestrator.vetting import WAIT, WAIT_MAX
 from leasehold.store import environments, radius, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
@@ -32,17 +35,43 @@ def _shape(row: Row, caller: Caller) -> Shape:
     return restricting.environment(views.environment_view(row), caller.role)
 
 
+class Checking(Filters):
+    unchecked: bool = False
+    """Ask no worker what the provider says of the config; the environment shows it."""
+
+    wait_s: float = Field(default=WAIT.total_seconds(), gt=0, le=WAIT_MAX.total_seconds())
+    """For a worker that is ready, and its answer."""
+
+    @property
+    def wait(self) -> timedelta:
+        return timedelta(seconds=self.wait_s)
+
+
 @router.post("", status_code=201)
-def create(body: Annotated[EnvironmentSpec, Decent], caller: Admin, door: TheDoor) -> Answer:
-    """Save a new environment; its config is checked against the provider's schema."""
+def create(
+    body: Annotated[EnvironmentSpec, Decent],
+    asked: Annotated[Checking, Query()],
+    caller: Admin,
+    door: TheDoor,
+) -> Answer:
+    """Save a new environment; its config is checked by schema, then by a worker's provider."""
     spec = parse(EnvironmentSpec, body.model_dump(exclude_unset=True))
     tenant, actor = caller.tenant_id, caller.actor
+    with door.patiently():
+        vetted = vetting.vet(
+            door.context,
+            spec,
+            tenant_id=tenant,
+            wait=asked.wait,
+            unchecked=asked.unchecked,
+            first=lambda tx: saving.check_new(tx, spec.name, tenant_id=tenant),
+        )
     row = door.write(
         "environment.create",
-        lambda tx: submit.create_environment(tx, spec, tenant_id=tenant, actor=actor),
+        lambda tx: saving.create(tx, spec, tenant_id=tenant, actor=actor, vetted=vetted.stored),
     )
     place = {"Location": f"/api/v1/environments/{spec.name}"}
-    return Answer(_shape(row, caller), status_code=201, headers=place)
+    return Answer(_shape(row, caller) | vetted.answer(), status_code=201, headers=place)
 
 
 @router.get("")
@@ -78,17 +107,32 @@ def get(name: EnvironmentName, caller: Viewer, door: TheDoor) -> Answer:
 def change(
     name: EnvironmentName,
     body: Annotated[changing.EnvironmentChange, Decent],
+    asked: Annotated[Checking, Query()],
     caller: Admin,
     door: TheDoor,
 ) -> Answer:
     """Merge what is given into it (null removes); another provider's config is a whole one."""
     wanted = parse(changing.EnvironmentChange, body.model_dump(exclude_unset=True))
     tenant, actor = caller.tenant_id, caller.actor
+    spec = door.read(lambda tx: changing.to_vet(tx, name, wanted, tenant_id=tenant))
+    vetted = None
+    if spec is not None:
+        with door.patiently():
+            vetted = vetting.vet(
+                door.context,
+                spec,
+                tenant_id=tenant,
+                wait=asked.wait,
+                unchecked=asked.unchecked,
+            )
     row, changed = door.write(
         "environment.change",
-        lambda tx: changing.change(tx, name, wanted, tenant_id=tenant, actor=actor),
+        lambda tx: changing.change(
+            tx, name, wanted, tenant_id=tenant, actor=actor, vetted=vetted
+        ),
     )
-    return Answer(_shape(row, caller) | {"changed": changed})
+    shape = _shape(row, caller) | {"changed": changed}
+    return Answer(shape | (vetted.answer() if vetted is not None else {}))
 
 
 @router.get("/{name}/blast-radius")

@@ -43,6 +43,7 @@ def create(
         hold_for=timedelta(seconds=body.ttl_s),
         tenant_id=caller.tenant_id,
         key=idempotency_key,
+        actor=caller.actor,
     )
 
     def work(tx: Tx) -> tuple[Shape, bool]:

@@ -18,7 +18,7 @@ from leasehold.api.asking import (
 from leasehold.api.door import Caller, Operator, TheDoor, Viewer
 from leasehold.domain.after import Afters
 from leasehold.domain.lifecycle import EndKind
-from leasehold.domain.specs import EnvironmentSpec, Name, RunSpec, parse
+from leasehold.domain.specs import Name, RunSpec, parse
 from leasehold.errors import BadInputError
 from leasehold.orchestrator import ending, extending, submit
 from leasehold.orchestrator.extending import ExtendSpec
@@ -27,9 +27,6 @@ from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
 
 router = APIRouter(prefix="/runs", tags=["runs"])
-DEFAULT: Final = EnvironmentSpec(name="local", provider="local")
-"""Where a run goes that names no place; made on first use, as by the command line."""
-
 
 AGAIN: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The run that the same Idempotency-Key has made already."}
@@ -40,7 +37,8 @@ class RunRequest(RunSpec):
     """What a run is to do, and where: in an environment or in a lease."""
 
     environment: Name | None = None
-    """Its name; with neither of the two: `local`, made on first use."""
+    """Its name; null and no lease: the default of its workspace, its label `project`, its
+    tenant, or `local`."""
 
     lease_id: Name | None = None
     after: Afters = ()
@@ -58,10 +56,6 @@ class RunRequest(RunSpec):
         where = set(type(self).model_fields) - set(RunSpec.model_fields)
         return parse(RunSpec, self.model_dump(exclude=where, exclude_unset=True))
 
-    @property
-    def names_no_place(self) -> bool:
-        return self.environment is None and self.lease_id is None
-
     def request(self, caller: Caller, *, key: str | None) -> submit.Request:
         """
         Return what is asked for, and by whom.
@@ -71,7 +65,7 @@ class RunRequest(RunSpec):
         """
         return submit.Request(
             spec=self.spec(),
-            environment=None if self.lease_id else self.environment or DEFAULT.name,
+            environment=self.environment,
             lease_id=self.lease_id,
             after=self.after,
             key=key,
@@ -98,17 +92,9 @@ def create(
     request = body.request(caller, key=idempotency_key)
 
     def work(tx: Tx) -> tuple[Row, bool]:
-        if body.names_no_place:
-            ensure_default(tx, caller)
         return submit.submit(tx, door.context, request)
 
     return _accepted(*door.write("run.create", lambda tx: _shown(tx, *work(tx))))
-
-
-def ensure_default(tx: Tx, caller: Caller) -> None:
-    """Make the environment of runs that name no place, on first use."""
-    tenant, actor = caller.tenant_id, caller.actor
-    submit.ensure_environment(tx, DEFAULT, tenant_id=tenant, actor=actor)
 
 
 def _shown(tx: Tx, row: Row, new: bool) -> tuple[Shape, bool]:  # noqa: FBT001  as it came

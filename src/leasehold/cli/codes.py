@@ -31,7 +31,7 @@ TABLE: Final = {
     "2": "bad input or wrong usage",
     "3": "there is no such run, lease, environment, worker, host or provider",
     "4": "conflict: wrong state, name or key taken, or a limit is reached",
-    "5": "the database, the broker or (reconcile) a host did not answer",
+    "5": "the database, the broker, a provider or (reconcile) a host did not answer",
     "6": "the database's schema is older or newer than this program, or missing",
     "70": "a fault of ours",
     "124": "`runs wait --timeout` gave up; the run goes on",
@@ -51,6 +51,8 @@ _OF: Final[tuple[tuple[type[errors.LeaseholdError], int], ...]] = (
     (errors.ConflictError, CONFLICT),
     (errors.StoreUnavailableError, UNAVAILABLE),
     (errors.BrokerUnavailableError, UNAVAILABLE),
+    (errors.ProviderNotReadyError, UNAVAILABLE),
+    (errors.CheckTimeoutError, UNAVAILABLE),
     (errors.SchemaError, SCHEMA),
 )
 

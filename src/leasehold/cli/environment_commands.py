@@ -1,15 +1,22 @@
 """``leasehold env``: the named places where work may run."""
 
 import json
-import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
 from leasehold.cli.options import AsJson, Environment, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError
 
+WAIT: Final = "10s"
+Wait: TypeAlias = Annotated[
+    str, typer.Option(help="How long to wait for a worker that is ready, and its answer.")
+]
+Unchecked: TypeAlias = Annotated[
+    bool,
+    typer.Option("--unchecked", help="Ask no worker; `env show` says that nobody was asked."),
+]
 group = typer.Typer(no_args_is_help=True, help="Named places where work may run.")
 FIELDS: Final = {
     "idle_ttl_s": "--idle-ttl",
@@ -137,14 +144,16 @@ def create(
     idle_ttl: Annotated[str | None, typer.Option(help="Of an idle lease, e.g. 10m.")] = None,
     retained_ttl: Annotated[str | None, typer.Option(help="Of a retained one.")] = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
+    wait: Wait = WAIT,
+    unchecked: Unchecked = False,
     as_json: AsJson = False,
 ) -> None:
-    """Save a new environment; its config is checked against the provider's schema."""
-    from leasehold.cli import output
+    """Save a new environment; its config is checked by schema, then by a worker's provider."""
+    from leasehold.cli import output, vetting
     from leasehold.cli.codes import say
     from leasehold.cli.door import enter
     from leasehold.domain.specs import EnvironmentSpec, parse
-    from leasehold.orchestrator import submit
+    from leasehold.orchestrator import saving
     from leasehold.store import views
 
     body = {
@@ -164,15 +173,25 @@ def create(
     except BadInputError as error:
         raise as_option(error, FIELDS) from None
     with enter() as door:
+        vetted = vetting.vet(
+            door,
+            spec,
+            wait=wait,
+            unchecked=unchecked,
+            first=lambda tx: saving.check_new(tx, name, tenant_id=door.tenant),
+        )
         row = door.write(
             "environment.create",
-            lambda tx: submit.create_environment(tx, spec, tenant_id=door.tenant, actor="cli"),
+            lambda tx: saving.create(
+                tx, spec, tenant_id=door.tenant, actor="cli", vetted=vetted.stored
+            ),
             repeatable=False,
         )
     if as_json:
-        output.emit(views.environment_view(row))
+        output.emit(views.environment_view(row) | vetted.answer())
     else:
         say(f"environment {name} is there")
+    vetting.tell(vetted)
 
 
 @group.command()
@@ -264,29 +283,3 @@ def delete(
         output.emit({"id": row["id"], "name": row["name"], "deleted": True, **counts})
     else:
         say(f"environment {row['name']} is deleted")
-
-
-@group.command()
-def probe(
-    name: Environment,
-    *,
-    wait: Annotated[str, typer.Option(help="How long to wait for the sandbox.")] = "2m",
-    as_json: AsJson = False,
-) -> None:
-    """Make one sandbox of an environment and remove it: does it work now?"""
-    from leasehold.cli import codes, footing, output, probing
-    from leasehold.cli.door import enter
-    from leasehold.store import environments
-
-    began = time.monotonic()
-    with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
-        footing.need_stack(door.settings, "a probe")
-        found = probing.probe(door, row, wait_s=probing.seconds(wait, option="--wait"))
-    found["took_s"] = round(time.monotonic() - began, 3)
-    if as_json:
-        output.emit(found)
-    else:
-        output.facts(found.items())
-    if not found["ok"]:
-        raise typer.Exit(codes.WRONG)

@@ -60,10 +60,12 @@ def update(
             help="Remove it: config.K, env.K, requires.K, limits.max_concurrent, idle_ttl_s, …",
         ),
     ] = None,
+    wait: environments.Wait = environments.WAIT,
+    unchecked: environments.Unchecked = False,
     as_json: AsJson = False,
 ) -> None:
     """Change an environment; what is not named stays, what runs goes on as it began."""
-    from leasehold.cli import output
+    from leasehold.cli import output, vetting
     from leasehold.cli.codes import say
     from leasehold.cli.door import enter
     from leasehold.domain.specs import parse
@@ -90,17 +92,26 @@ def update(
     with enter() as door:
         try:
             wanted = parse(changing.EnvironmentChange, body)
+            spec = door.read(
+                lambda tx: changing.to_vet(tx, name, wanted, tenant_id=door.tenant)
+            )
+            vetted = None
+            if spec is not None:
+                vetted = vetting.vet(door, spec, wait=wait, unchecked=unchecked)
             row, changed = door.write(
                 "environment.change",
                 lambda tx: changing.change(
-                    tx, name, wanted, tenant_id=door.tenant, actor="cli"
+                    tx, name, wanted, tenant_id=door.tenant, actor="cli", vetted=vetted
                 ),
                 repeatable=False,
             )
         except BadInputError as error:
             raise as_option(error, environments.FIELDS) from None
+    if vetted is not None:
+        vetting.tell(vetted)
     if as_json:
-        output.emit(views.environment_view(row) | {"changed": changed})
+        more = vetted.answer() if vetted is not None else {}
+        output.emit(views.environment_view(row) | {"changed": changed} | more)
     elif changed:
         say(f"environment {row['name']}: changed {', '.join(changed)}")
     else:

@@ -55,6 +55,15 @@ def run(tx: Tx, context: Context, run_id: str) -> Explanation:
     """Explain one run."""
     row = views.run_row(tx, run_id)
     assert row is not None
+    found = _of_status(tx, context, row)
+    events = moves.events_of(tx, run_id=run_id, limit=1)
+    if not events:
+        return found
+    chosen = {"environment": row["environment"], "chosen_by": views.chosen_by(events)}
+    return replace(found, details=chosen | found.details)
+
+
+def _of_status(tx: Tx, context: Context, row: Row) -> Explanation:
     if row["status"] in RUN_ENDS:
         return _ended(row)
     match RunStatus(row["status"]):

@@ -119,6 +119,7 @@ def create(
             tenant_id=door.tenant,
             # With a key of our own it may be asked again when an answer was lost.
             key=key or f"cli-{new_id()}",
+            actor="cli",
         )
         lease, _ = door.write("lease.create", lambda tx: holding.ask(tx, door.context, request))
         made = probing.until_made(door, lease["id"], wait_s=wait_s)

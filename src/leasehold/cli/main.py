@@ -13,10 +13,13 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold.cli import (
+    activity_command,
     api_command,
     codes,
     cp_command,
     environment_commands,
+    environment_defaults,
+    environment_probe,
     environment_update,
     exec_command,
     fleet_commands,
@@ -133,6 +136,8 @@ for part in (
     leases_commands,
     environment_commands,
     environment_update,
+    environment_probe,
+    environment_defaults,
     secrets_commands,
     schedules_commands,
     schedule_update,
@@ -141,6 +146,7 @@ for part in (
     tenants_commands,
     fleet_commands,
     insight_commands,
+    activity_command,
     stack_commands,
     api_command,
     reconcile_command,

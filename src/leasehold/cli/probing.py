@@ -1,8 +1,8 @@
 """
-Make a lease on its own and wait for it: what `leases create` and `env probe` share.
+Ask for a sandbox and wait for it: what `leases create` and `env probe` do.
 
-Such a lease matches no reuse and is never reused, so a probe proves that a *new* sandbox can
-be made. A probe that dies here leaves a held lease whose time ends by itself.
+Neither reuses one nor is reused, so a probe proves that a *new* sandbox can be made. A probe
+needs nobody who waits: the worker that makes its sandbox has it destroyed.
 """
 
 import time
@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from leasehold.cli.door import Door
 from leasehold.domain.durations import parse_duration
-from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+from leasehold.domain.lifecycle import LeaseStatus
+from leasehold.domain.specs import EnvironmentSpec
 from leasehold.errors import BadInputError, LeaseholdError
-from leasehold.orchestrator import holding, placing
-from leasehold.store import hosts, leases
-from leasehold.store.database import Row
-from leasehold.store.sql import load
+from leasehold.orchestrator import probing as probes
+from leasehold.orchestrator import vetting
+from leasehold.store import environments, leases
+from leasehold.store.database import Row, Tx
 
 _POLL_S: Final = 0.05
-_PROBE_TTL: Final = timedelta(minutes=5)
 
 
 def seconds(text: str, *, option: str) -> float:
@@ -48,43 +48,51 @@ def until_made(door: Door, lease_id: str, *, wait_s: float) -> Row:
         time.sleep(_POLL_S)
 
 
-def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
-    """Check an environment's config, make a sandbox of it and have it removed."""
+def probe(
+    door: Door, spec: EnvironmentSpec, environment_id: str | None, *, wait_s: float
+) -> dict[str, Any]:
+    """
+    Have a config checked by a worker, and a sandbox made of it and destroyed.
+
+    Args:
+        environment_id: Of the saved one; None: a draft, nothing of it is saved.
+    """
+    until = time.monotonic() + wait_s
     found: dict[str, Any] = {
         "ok": False,
-        "environment": environment["name"],
-        "provider": environment["provider"],
+        "environment": spec.name,
+        "provider": spec.provider,
         "summary": "",
         "details": {},
     }
-    config = load(environment["spec"]).get("config", {})
+
+    def begin(tx: Tx) -> Row:
+        if environment_id is None:
+            place = probes.of_draft(tx, spec, tenant_id=door.tenant)
+        else:
+            place = environments.get(tx, environment_id, tenant_id=door.tenant)
+        is_draft = environment_id is None
+        return probes.begin(tx, door.context, place, actor="cli", is_draft=is_draft)
+
     try:
-        there = door.read(hosts.providers)
-        schemas = [r["config_schema"] for r in there if r["key"] == environment["provider"]]
-        if schemas:
-            placing.check_config(schemas[0], config)
-        row = door.write(
-            "probe",
-            lambda tx: holding.hold(tx, door.context, environment, hold_for=_PROBE_TTL),
-            repeatable=False,
-        )
+        wait = timedelta(seconds=wait_s)
+        vetted = vetting.vet(door.context, spec, tenant_id=door.tenant, wait=wait)
+        lease = door.write("probe", begin, repeatable=False)
     except LeaseholdError as error:
         return found | {"summary": str(error), "details": {"code": error.code}}
-    row = until_made(door, row["id"], wait_s=wait_s)
-    details = {
-        "lease_id": row["id"],
-        "sandbox_id": row["sandbox_id"],
-        "host_id": row["host_id"],
-        "provider_version": load(row["facts"]).get("provider_version"),
-        "outcome": load(row["facts"]).get("outcome"),
-    }
-    found["details"] = {name: value for name, value in details.items() if value}
-    if row["status"] == LeaseStatus.IDLE:
-        door.write(
-            "probe.end",
-            lambda tx: holding.give_back(tx, door.context, row["id"], actor="probe"),
+    shape = until_over(door, lease["id"], until=until)
+    if shape["state"] == "making":
+        shape["summary"] = f"no sandbox within {wait_s:g} s; its lease ends by itself"
+    # Between true and false there is nothing for an exit code.
+    return shape | {"ok": bool(shape["ok"]), "warnings": list(vetted.warnings)}
+
+
+def until_over(door: Door, lease_id: str, *, until: float) -> dict[str, Any]:
+    """Wait until a probe's sandbox is destroyed, or the time is over."""
+    while True:
+        shape = door.read(
+            lambda tx: probes.view(tx, leases.get(tx, lease_id, tenant_id=door.tenant))
         )
-        return found | {"ok": True, "summary": "a sandbox was made and is being removed"}
-    if row["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}:
-        return found | {"summary": row["reason"] or "it could not be made"}
-    return found | {"summary": f"no sandbox within {wait_s:g} s; its lease ends by itself"}
+        if probes.is_over(shape) or time.monotonic() >= until:
+            return shape
+        time.sleep(_POLL_S)

@@ -128,4 +128,5 @@ _WORDS: Final = {
     "workers": "workers that are gone",
     "sessions": "sessions that are over",
     "secret_versions": "versions of secrets that nothing names",
+    "checks": "questions to workers about configs",
 }

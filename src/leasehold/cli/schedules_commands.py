@@ -45,8 +45,14 @@ def create(
     ] = None,
     *,
     environment: Annotated[
-        str, typer.Option("--environment", "--env", metavar="NAME", help="Where they do it.")
-    ],
+        str | None,
+        typer.Option(
+            "--environment",
+            "--env",
+            metavar="NAME",
+            help="Where they do it; else as `run` without it, chosen each time.",
+        ),
+    ] = None,
     cron: Annotated[
         str | None,
         typer.Option(metavar="LINE", help="Five fields as in crontab, e.g. '*/5 * * * *'."),

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from leasehold.store.database import Row
 
 OnInterrupt = Literal["ask", "cancel", "detach"]
-DEFAULT_ENVIRONMENT: Final = "local"
 _FIELDS: Final = {
     "commands.0.cwd": "--cwd",
     "commands.0.stdin": "--stdin",
@@ -111,7 +110,9 @@ class Place:
         from leasehold.orchestrator.submit import Request
 
         lease_id = door.resolve("lease", self.lease) if self.lease else None
-        environment = None if lease_id else self.env or self._made(door)
+        environment = None if lease_id else self.env
+        if self.provider is not None:
+            environment = self._made(door, self.provider)
         if self.carried is not None:
             self.carried.put(door)
         return Request(
@@ -137,11 +138,10 @@ class Place:
         except BadInputError as error:
             raise as_option(error, _FIELDS) from None
 
-    def _made(self, door: "Door") -> str:
+    def _made(self, door: "Door", name: str) -> str:
         from leasehold.domain.specs import EnvironmentSpec, parse
         from leasehold.orchestrator import submit
 
-        name = self.provider or DEFAULT_ENVIRONMENT
         body = {"name": name, "provider": name}
         try:
             spec = parse(EnvironmentSpec, body)
@@ -150,7 +150,7 @@ class Place:
         row = door.write(
             "environment", lambda tx: submit.ensure_environment(tx, spec, tenant_id=door.tenant)
         )
-        if self.provider and row["provider"] != self.provider:
+        if row["provider"] != name:
             raise ConflictError(
                 f"environment {name} belongs to provider {row['provider']}; name it with --env"
             )

@@ -118,6 +118,16 @@ class EnvironmentStatus(StrEnum):
     """Takes no new runs; what runs goes on. A person takes it up again."""
 
 
+class SelectionKind(StrEnum):
+    """Whose default an environment is; the first that applies to a run is taken."""
+
+    WORKSPACE = "workspace"
+    PROJECT = "project"
+    """Of runs whose label `project` says so."""
+
+    TENANT = "tenant"
+
+
 class ScheduleStatus(StrEnum):
     """Runs that a clock submits at their times."""
 

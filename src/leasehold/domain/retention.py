@@ -11,6 +11,9 @@ DAY_S: Final = 86_400
 LEAST_S: Final = 3600
 """Shorter, and somebody who waits for a run would not find its result."""
 
+CHECK_KEPT_S: Final = 3600.0
+"""Questions to workers about configs, after the time for which somebody waited."""
+
 KEY_KEPT_S: Final = DAY_S
 """So long after its run's end an idempotency key still finds that run, whatever is set."""
 

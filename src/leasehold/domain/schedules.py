@@ -98,8 +98,8 @@ class ScheduleSpec(Spec):
     """One moment, ISO 8601; without an offset it is read in `timezone`."""
 
     timezone: Annotated[Text, Field(max_length=64), AfterValidator(_is_zone)] = "UTC"
-    environment: Annotated[Text, Field(min_length=1, max_length=100)]
-    """Its name or id; looked up each time."""
+    environment: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    """Its name or id, looked up each time; null: chosen each time, as for other runs."""
 
     run: RunSpec
     misfire: Misfire = Misfire.ONCE
@@ -128,7 +128,7 @@ class ScheduleChange(Spec):
     """In the place of a cron line, too."""
 
     timezone: Annotated[Text, Field(max_length=64), AfterValidator(_is_zone)] = "UTC"
-    environment: Annotated[Text, Field(min_length=1, max_length=100)] = ""
+    environment: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
     run: dict[str, Any] = Field(default_factory=dict)
     """Merged into what its runs do; lists, such as `commands`, are replaced."""
 

@@ -20,7 +20,7 @@ from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.maintenance import hosts_lost, schedules
 from leasehold.maintenance.sessions import Observer
-from leasehold.orchestrator import admission, ending, holding, preceding
+from leasehold.orchestrator import admission, ending, holding, preceding, vetting
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
 from leasehold.store import (
@@ -65,6 +65,8 @@ class Report:
 
     letters: bool = False
     """Webhooks are owed something: a courier is to look (`maintenance.deliveries`)."""
+    checks: int = 0
+    """Questions to workers that were sent again."""
 
     next_in_s: float = 0.0
 
@@ -86,8 +88,6 @@ def run_once(
         observer.look(context, beat.sessions, sent=sent, received=received, own=own)
     if _has_jumped(context, beat, sent=sent, received=received):
         return report
-    if watch.is_stale(beat.now_us, beat.seen_us, grace_us=us(context.timers.host_grace)):
-        _vouch(context, at=received)
     if beat.halted:
         # What this database believes to be due may be long over: nothing, until a person spoke.
         report.next_in_s = context.timers.clock_max_sleep.total_seconds()
@@ -102,10 +102,13 @@ def run_once(
         report.lanes = _send_lanes(context)
     if beat.preceding:
         report.let_go = _preceding(context, batch=batch)
+    if beat.is_due(beat.check_due):
+        report.checks = vetting.send_due(context, batch=batch)
     if beat.queued or report.fired or report.let_go:
         report.admitted = _admit(context, batch=batch)
     worked = report.ended or report.moved or report.sent or report.admitted
     worked = worked or report.let_go or beat.is_due(beat.schedule_next)
+    worked = worked or beat.is_due(beat.check_due)
     report.next_in_s = next_in_s(context, take_pulse(context) if worked else beat)
     return report
 
@@ -121,7 +124,7 @@ def _timers(context: Context, beat: Pulse, report: Report, *, batch: int) -> Non
 
 
 def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) -> bool:
-    """Say whether the database's clock was set since the last turn; then correct it."""
+    """Say whether the database's clock was set since the last turn: correct it, or vouch."""
     is_new = context.pace.is_new
     jump = context.pace.jump_us(
         now_us=beat.now_us, offset_us=beat.offset_us, sent=sent, received=received
@@ -132,6 +135,9 @@ def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) 
         # Nobody may have turned a clock when the time was set back.
         with context.database.write("clock.recall") as tx:
             _recall(tx, context)
+    grace_us = us(context.timers.host_grace)
+    if not jump and watch.is_stale(beat.now_us, beat.seen_us, grace_us=grace_us):
+        _vouch(context, at=received)
     return bool(jump)
 
 
@@ -189,7 +195,8 @@ def next_in_s(context: Context, beat: Pulse) -> float:
     """Return how long the clock may sleep, in seconds."""
     wait = context.timers.clock_max_sleep.total_seconds()
     steps = beat.next_in_s(
-        beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due, beat.schedule_next
+        *(beat.run_timer, beat.lease_timer, beat.run_due, beat.lease_due),
+        *(beat.schedule_next, beat.check_due),
     )
     if steps is not None:
         wait = min(wait, max(0.0, steps))

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from leasehold.domain.retention import (
     BLOB_GRACE_S,
+    CHECK_KEPT_S,
     DELIVERY_KEPT_S,
     FLEET_KEPT_S,
     KEY_KEPT_S,
@@ -29,7 +30,16 @@ from leasehold.errors import BlobsUnavailableError
 from leasehold.log import get_logger
 from leasehold.orchestrator.jobs import SECOND_US, Context
 from leasehold.provider.budget import boot_time
-from leasehold.store import blobs, environments, restored, retention, secrets, sweeps, webhooks
+from leasehold.store import (
+    blobs,
+    config_checks,
+    environments,
+    restored,
+    retention,
+    secrets,
+    sweeps,
+    webhooks,
+)
 from leasehold.store.database import Tx
 
 log = get_logger(__name__)
@@ -74,6 +84,8 @@ class Report:
     workers: int = 0
     sessions: int = 0
     secret_versions: int = 0
+    checks: int = 0
+    """Questions to workers about configs."""
 
     @property
     def removed(self) -> bool:
@@ -135,6 +147,9 @@ class _Turn:
             lambda tx: retention.drop_sessions(tx, kept_s=fleet_s, limit=BATCH), BATCH
         )
         self.report.secret_versions = self._repeat(secrets.prune, None)
+        self.report.checks = self._repeat(
+            lambda tx: config_checks.drop(tx, kept_s=CHECK_KEPT_S, limit=BATCH), BATCH
+        )
 
     def _of_tenant(self, tenant_id: str, kept: Retention) -> None:
         limits, report = self.limits, self.report

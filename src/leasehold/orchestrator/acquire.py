@@ -8,7 +8,7 @@ same call with the same lease id, which adopts or creates. Killed after the prov
 effect: the same. So there is one path, and recovery is that path.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from leasehold.errors import (
     InterruptedCallError,
     ProviderError,
     SandboxGoneError,
+    SecretUnavailableError,
 )
 from leasehold.ids import new_id
 from leasehold.orchestrator import ending, leasing, preparing
@@ -235,6 +236,8 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
                 fence=fence,
                 budget=budget,
             )
+        if run is None and (load(lease["facts"]) or {}).get("probe"):
+            return _seen(context, job, sandbox, budget)
         return Ready(sandbox)
     except SandboxGoneError as error:
         return Lost(str(error))
@@ -244,6 +247,30 @@ def act(context: Context, job: Job) -> Ready | Lost | Trouble:
         return Trouble(error.code, str(error), retry_after_s=error.retry_after_s, counts=False)
     except ProviderError as error:
         return Trouble(error.code, str(error), permanent=run is None or not error.retryable)
+
+
+def _seen(context: Context, job: Job, sandbox: Sandbox, budget: Budget) -> Ready | Trouble:
+    """Look into a probe's sandbox: made is not yet ready."""
+    target = replace(job.target(context), handle=dict(sandbox.handle))
+    assert job.lease is not None
+    found = context.provider(job.lease["provider"]).inspect(target, budget=budget)
+    if found.state is SandboxState.READY:
+        return _with_secrets(context, job, sandbox)
+    text = f"the sandbox was made and is {found.state.value}"
+    return Trouble("sandbox_not_ready", text, permanent=True)
+
+
+def _with_secrets(context: Context, job: Job, sandbox: Sandbox) -> Ready | Trouble:
+    """Look whether every secret that a probe's place names can be had: runs would need them."""
+    lease = job.lease
+    assert lease is not None
+    try:
+        for name in load(lease["facts"]).get("secrets") or {}:
+            assert context.vault is not None, "a worker has one"
+            context.vault.look_up(lease["tenant_id"], name)
+    except SecretUnavailableError as error:
+        return Trouble(error.code, str(error), permanent=True)
+    return Ready(sandbox)
 
 
 def _time_left(context: Context, job: Job) -> timedelta:

@@ -18,8 +18,9 @@ from typing import Final
 from leasehold.domain.fingerprint import canonical_json
 from leasehold.errors import LeaseholdError
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission, placing, preceding, submit
+from leasehold.orchestrator import admission, placing, preceding, selecting, submit
 from leasehold.orchestrator.jobs import Context
+from leasehold.orchestrator.selecting import Choice
 from leasehold.orchestrator.submit import Request
 from leasehold.store import environments, moves, runs, slots
 from leasehold.store.database import Row, Tx
@@ -79,8 +80,7 @@ class _Batch:
             slots.lock(tx, wait=True)
         self._known = runs.find_by_keys(tx, keys, tenant_id=tenant_id)
         self._places = environments.find_many(tx, names, tenant_id=tenant_id)
-        lacking = any(name not in self._places for name in names)
-        self._there = environments.active_names(tx, tenant_id=tenant_id) if lacking else []
+        self._defaults: dict[tuple[str | None, str | None], Choice | LeaseholdError] = {}
         self._tx, self._context = tx, context
         self._queue, self._tenant_id = (
             slots.count_queued_and_try(tx, tenant_id=tenant_id),
@@ -89,7 +89,7 @@ class _Batch:
         # Written in one moment: only their ids keep their order, in lists and in the queue.
         self._ids = iter(sorted(new_id() for _ in requests))
         self._fitting: set[tuple[str, str]] = set()
-        self._rows: list[tuple[Row, Request]] = []
+        self._rows: list[tuple[Row, Request, Choice]] = []
         self._before: dict[str, list[Row]] = {}
         """By run: what it starts after."""
 
@@ -107,7 +107,8 @@ class _Batch:
         if request.key is not None and (known := self._known.get(request.key)) is not None:
             submit.check_same(request, known)
             return Answer(Outcome.EXISTING, known["id"])
-        environment, lease = self._place(request)
+        choice, lease = self._place(request)
+        environment = choice.environment
         self._check(request, environment, names_lease=lease is not None)
         submit.check_queue(self._context, self._queue, tenant_id=self._tenant_id)
         tenant_id = self._tenant_id
@@ -119,20 +120,37 @@ class _Batch:
         row["id"] = next(self._ids)
         self._before[row["id"]] = before
         self._queue = replace(self._queue, queued=self._queue.queued + 1)
-        self._rows.append((row, request))
+        self._rows.append((row, request, choice))
         if request.key is not None:
             self._known[request.key] = row
         return Answer(Outcome.CREATED, row["id"])
 
-    def _place(self, request: Request) -> tuple[Row, Row | None]:
+    def _place(self, request: Request) -> tuple[Choice, Row | None]:
         if request.lease_id is not None:
             return submit.place_of(self._tx, request)
-        assert request.environment is not None
+        if request.environment is None:
+            return self._default(request), None
         environment = self._places.get(request.environment)
         if environment is None:
-            raise environments.missing(request.environment, self._there)
-        submit.check_active(environment)
-        return environment, None
+            return submit.place_of(self._tx, request)  # says why not
+        selecting.check_active(environment)
+        return Choice(environment, "run"), None
+
+    def _default(self, request: Request) -> Choice:
+        """Choose for a run that names no place; for those that are alike only once."""
+        spec = request.spec
+        key = spec.workspace, spec.labels.get(selecting.PROJECT)
+        if key not in self._defaults:
+            try:
+                self._defaults[key] = submit.place_of(self._tx, request)[0]
+            except LeaseholdError as error:
+                if error.retryable:
+                    raise
+                self._defaults[key] = error
+        found = self._defaults[key]
+        if isinstance(found, LeaseholdError):
+            raise found
+        return found
 
     def _check(self, request: Request, environment: Row, *, names_lease: bool) -> None:
         """Check what a run requires of hosts; the same of the same place only once."""
@@ -145,14 +163,14 @@ class _Batch:
     def write(self) -> None:
         """Write what was accepted, and admit what may start at once."""
         tx, context = self._tx, self._context
-        runs.insert_many(tx, "runs", [row for row, _ in self._rows])
-        for number, (row, request) in enumerate(self._rows, 1):
-            data = submit.by(request.actor) | preceding.said(request.after)
+        runs.insert_many(tx, "runs", [row for row, *_ in self._rows])
+        for number, (row, request, choice) in enumerate(self._rows, 1):
+            data = submit.by(request.actor) | choice.told() | preceding.said(request.after)
             event = ("run.queued", data)
             moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
             if number % runs.MANY == 0:
                 moves.flush(tx)
-        for row, _ in self._rows:
+        for row, *_ in self._rows:
             preceding.write(tx, context, row, self._before[row["id"]])
         if not self._rows:
             return

@@ -26,7 +26,8 @@ from leasehold.domain.specs import (
     parse,
 )
 from leasehold.errors import ConflictError
-from leasehold.orchestrator import placing
+from leasehold.orchestrator import saving
+from leasehold.orchestrator.vetting import Vetted, about
 from leasehold.store import environments, moves, radius, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
@@ -54,11 +55,45 @@ class EnvironmentChange(Spec):
     retained_ttl_s: Seconds | None = None
 
 
+def to_vet(
+    tx: Tx, name: str, wanted: EnvironmentChange, *, tenant_id: str
+) -> EnvironmentSpec | None:
+    """
+    Return the whole as it would be, if hosts have something to say about it; else None.
+
+    Raises:
+        NotFoundError: The tenant has no such environment.
+        BadInputError: The whole is refused; names the field.
+    """
+    row = environments.get(tx, name, tenant_id=tenant_id)
+    old, spec = _whole(row, wanted)
+    new = spec.model_dump(mode="json")
+    return spec if any(old[field] != new[field] for field in _PLACE) else None
+
+
+def _whole(row: Row, wanted: EnvironmentChange) -> tuple[dict[str, Any], EnvironmentSpec]:
+    """Return an environment as it is, and as it would be."""
+    old = EnvironmentSpec.model_validate(load(row["spec"])).model_dump(mode="json")
+    given = wanted.model_dump(mode="json", exclude_unset=True)
+    another = given.get("provider", old["provider"]) != old["provider"]
+    whole = merged({**old, "config": {}} if another else old, given)
+    return old, parse(EnvironmentSpec, whole)
+
+
 def change(
-    tx: Tx, name: str, wanted: EnvironmentChange, *, tenant_id: str, actor: str
+    tx: Tx,
+    name: str,
+    wanted: EnvironmentChange,
+    *,
+    tenant_id: str,
+    actor: str,
+    vetted: Vetted | None = None,
 ) -> tuple[Row, list[str]]:
     """
     Change an environment; return its row and the names of the fields that are different.
+
+    Args:
+        vetted: What was said of its config as it would be; None: nobody had to be asked.
 
     Raises:
         NotFoundError: The tenant has no such environment.
@@ -67,24 +102,27 @@ def change(
     """
     slots.lock(tx, wait=True)  # nothing is admitted meanwhile, nor changed by another one
     row = environments.get(tx, name, tenant_id=tenant_id)
-    old = EnvironmentSpec.model_validate(load(row["spec"])).model_dump(mode="json")
-    given = wanted.model_dump(mode="json", exclude_unset=True)
-    another = given.get("provider", old["provider"]) != old["provider"]
-    whole = merged({**old, "config": {}} if another else old, given)
-    spec = parse(EnvironmentSpec, whole)
+    old, spec = _whole(row, wanted)
+    another = spec.provider != old["provider"]
     new = spec.model_dump(mode="json")
     changed = sorted(_different(old, new))
     if not changed:
         return row, []
+    kept = load(row["vetted"])
     if any(old[field] != new[field] for field in _PLACE):
-        placing.check_place(tx, spec)
+        if vetted is not None and vetted.about != about(spec):
+            raise ConflictError(f"environment {row['name']} was changed meanwhile; look again")
+        saving.check_place(tx, spec)
+        kept = vetted.stored if vetted is not None else None
     if another and (count := radius.on_their_way(tx, row["id"])):
         raise ConflictError(
             f"provider: {count} runs are on their way to {old['provider']};"
             " try again in a moment"
         )
-    environments.change_spec(tx, row["id"], new)
+    environments.change_spec(tx, row["id"], new, vetted=kept)
     data = {"environment": row["name"], "changed": changed, "actor": actor}
+    if vetted is not None and vetted.stored["by"] is None:
+        data["unchecked"] = vetted.stored["why"]
     moves.record(tx, ("environment.changed", data), tenant_id=tenant_id)
     return environments.get(tx, row["id"], tenant_id=tenant_id), changed
 

@@ -6,8 +6,10 @@ ends up `idle` with `held_until`, in which it matches no reuse and is never evic
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from leasehold.domain.fingerprint import canonical_json, fingerprint
 from leasehold.domain.lifecycle import (
@@ -25,7 +27,7 @@ from leasehold.errors import BadInputError, ConflictError, IdempotencyConflictEr
 from leasehold.orchestrator import acquire, admission, leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
 from leasehold.orchestrator.tenants import archived
-from leasehold.provider.contract import ReleaseMode
+from leasehold.provider.contract import ReleaseMode, Sandbox
 from leasehold.store import environments, hosts, leases, moves, runs, secrets, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
@@ -42,6 +44,8 @@ class Request:
     tenant_id: str
     key: str | None = None
     """An idempotency key: the same key and request are the same lease."""
+
+    actor: str | None = None
 
     def body_hash(self) -> str:
         """Return what must be equal for the same key to mean the same lease."""
@@ -72,7 +76,7 @@ def ask(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
         if known is not None:
             return known, False
     environment = environments.get(tx, request.environment, tenant_id=tenant_id)
-    row = hold(tx, context, environment, hold_for=request.hold_for)
+    row = hold(tx, context, environment, hold_for=request.hold_for, actor=request.actor)
     if key is not None:
         keyed = moves.move(
             tx,
@@ -87,9 +91,20 @@ def ask(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     return row, True
 
 
-def hold(tx: Tx, context: Context, environment: Row, *, hold_for: timedelta) -> Row:
+def hold(
+    tx: Tx,
+    context: Context,
+    environment: Row,
+    *,
+    hold_for: timedelta,
+    actor: str | None = None,
+    probe: Mapping[str, Any] | None = None,
+) -> Row:
     """
     Make a lease of an environment that somebody holds, with the provider as it is served now.
+
+    Args:
+        probe: It is a probe's (`probing`), which nobody holds: what its facts say of that.
 
     Raises:
         ConflictError: The environment is archived, or no host can take it now.
@@ -108,11 +123,28 @@ def hold(tx: Tx, context: Context, environment: Row, *, hold_for: timedelta) -> 
         secret_versions={},
         scope=f"environment:{environment['id']}",
     )
-    return create(tx, context, environment, hold_for=hold_for, version=version, key=key)
+    return create(
+        tx,
+        context,
+        environment,
+        hold_for=hold_for,
+        version=version,
+        key=key,
+        actor=actor,
+        probe=probe,
+    )
 
 
 def create(
-    tx: Tx, context: Context, environment: Row, *, hold_for: timedelta, version: str, key: str
+    tx: Tx,
+    context: Context,
+    environment: Row,
+    *,
+    hold_for: timedelta,
+    version: str,
+    key: str,
+    actor: str | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> Row:
     """
     Insert a held lease and send it to a host that serves its provider.
@@ -144,6 +176,8 @@ def create(
             "scope": None,
         },
     )
+    if probe is not None:
+        wanted.facts["probe"] = dict(probe)
     named = {*names_in(spec.config), *names_in(plain_env(spec.env))}
     if named:
         # What no row has may come from another source: its worker looks there.
@@ -167,7 +201,11 @@ def create(
         publishes=1,
     )
     assert row is not None
-    moves.record(tx, "lease.acquiring", tenant_id=row["tenant_id"], lease_id=row["id"])
+    about = {"environment": spec.name, "actor": actor} if actor else {}
+    if probe is not None:
+        about["probe"] = "draft" if probe["draft"] else "saved"
+    event = ("lease.acquiring", about)
+    moves.record(tx, event, tenant_id=row["tenant_id"], lease_id=row["id"])
     message = Message("lease", row["id"], row["fence"], Step.ACQUIRE, row["queue"])
     tx.after_commit.append(lambda: send(context, message))
     return row
@@ -179,6 +217,8 @@ def record_acquired(
     """Write what came of creating a held lease: idle, or owed destruction."""
     lease = job.lease
     assert lease is not None
+    if isinstance(outcome, acquire.Ready) and outcome.sandbox is not None and is_probe(lease):
+        return _probed(tx, context, job, outcome.sandbox)
     if isinstance(outcome, acquire.Ready) and outcome.sandbox is not None:
         row = moves.move(
             tx,
@@ -211,6 +251,23 @@ def record_acquired(
     return leasing.owe(tx, context, lease, what, sticky=job.sticky)
 
 
+def is_probe(lease: Row) -> bool:
+    return bool((load(lease["facts"]) or {}).get("probe"))
+
+
+def _probed(tx: Tx, context: Context, job: Job, sandbox: Sandbox) -> Job | None:
+    """Say that a probe's sandbox was there, and owe its destruction at once."""
+    lease = job.lease
+    assert lease is not None
+    columns = acquire.sandbox_columns(context, lease, sandbox)
+    row = moves.move(tx, "leases", lease["id"], None, active_at=lease["now_us"], **columns)
+    assert row is not None
+    events = ("step.acquire.finished", "lease.probed")
+    moves.record(tx, *events, tenant_id=row["tenant_id"], lease_id=row["id"])
+    what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, "probed")
+    return leasing.owe(tx, context, {**row, "now_us": lease["now_us"]}, what, sticky=job.sticky)
+
+
 def give_back(tx: Tx, context: Context, lease_id: str, *, actor: str) -> Row:
     """
     Release or destroy a lease by hand: for both the sandbox is removed, nothing is kept.
@@ -226,6 +283,8 @@ def give_back(tx: Tx, context: Context, lease_id: str, *, actor: str) -> Row:
     if lease["status"] == LeaseStatus.ACTIVE or of_run or lease["claimed_by"]:
         raise ConflictError(f"lease {lease_id} is in use by run {lease['run_id']}; cancel that")
     what = leasing.Disposal(ReleaseMode.DESTROY, LeaseStatus.RELEASED, f"asked by {actor}")
+    event = ("lease.release_requested", {"actor": actor})
+    moves.record(tx, event, tenant_id=lease["tenant_id"], lease_id=lease_id)
     _owe_now(tx, context, lease, what)
     return _again(tx, lease_id)
 
@@ -242,10 +301,15 @@ def retain(tx: Tx, context: Context, lease_id: str, *, actor: str | None = None)
     """
     lease = leases.lock(tx, lease_id)
     assert lease is not None
+    if is_probe(lease):
+        raise ConflictError(f"lease {lease_id} is a probe's: it is destroyed in any case")
     match LeaseStatus(lease["status"]):
         case LeaseStatus.IDLE:
             moves.move(tx, "leases", lease_id, None, held_until=None)
             why = f"asked for by {actor}" if actor else "asked for"
+            if actor:
+                event = ("lease.retain_requested", {"actor": actor})
+                moves.record(tx, event, tenant_id=lease["tenant_id"], lease_id=lease_id)
             what = leasing.Disposal(ReleaseMode.KEEP, LeaseStatus.RETAINED, why)
             _owe_now(tx, context, lease, what)
         case LeaseStatus.ACTIVE | LeaseStatus.ACQUIRING:

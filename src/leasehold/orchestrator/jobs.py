@@ -37,7 +37,7 @@ class Message:
     """ "Look at this row": all that ever goes through the broker."""
 
     kind: str
-    """`run`, `lease` or `beat` (then `id` is the lane)."""
+    """`run`, `lease`, `check`, or `beat` (then `id` is the lane)."""
 
     id: str
     fence: int

@@ -14,13 +14,13 @@ it has no time; with a new one, a schedule that is done goes on.
 from typing import Any, Final
 
 from leasehold.domain import schedules as times
-from leasehold.domain.lifecycle import EnvironmentStatus, ScheduleStatus
+from leasehold.domain.lifecycle import ScheduleStatus
 from leasehold.domain.schedules import ScheduleChange, ScheduleSpec
 from leasehold.domain.specs import parse
 from leasehold.errors import BadInputError, ConflictError, NotFoundError
-from leasehold.orchestrator import placing
+from leasehold.orchestrator import placing, selecting
 from leasehold.orchestrator.changing import merged
-from leasehold.store import environments, moves, runs, schedules
+from leasehold.store import moves, runs, schedules
 from leasehold.store.database import Row, Tx
 
 S: Final = ScheduleStatus
@@ -106,9 +106,9 @@ def _check_place(tx: Tx, spec: ScheduleSpec, old: Row, *, tenant_id: str) -> Non
     requires = old["spec"].get("requires") or {}
     if spec.environment == old["environment"] and spec.run.requires == requires:
         return
-    environment = environments.get(tx, spec.environment, tenant_id=tenant_id)
-    if environment["status"] != EnvironmentStatus.ACTIVE:
-        raise ConflictError(f"environment {environment['name']} is archived")
+    environment = selecting.choose(
+        tx, spec.run, named=spec.environment, tenant_id=tenant_id
+    ).environment
     placing.check_run(tx, environment, spec.run.requires, names_lease=False)
 
 

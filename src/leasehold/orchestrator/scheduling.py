@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from leasehold.domain import schedules as times
-from leasehold.domain.lifecycle import RUN_ENDS, EnvironmentStatus, ScheduleStatus, TenantStatus
+from leasehold.domain.lifecycle import RUN_ENDS, ScheduleStatus, TenantStatus
 from leasehold.domain.schedules import Misfire, Overlap, ScheduleSpec
 from leasehold.domain.specs import RunSpec, parse
 from leasehold.errors import BadInputError, ConflictError, LeaseholdError, StoreUnavailableError
 from leasehold.ids import new_id
-from leasehold.orchestrator import placing, submit
+from leasehold.orchestrator import placing, selecting, submit
 from leasehold.orchestrator.jobs import Context, us
 from leasehold.orchestrator.tenants import archived
-from leasehold.store import environments, moves, runs, schedules, slots
+from leasehold.store import moves, runs, schedules, slots
 from leasehold.store.database import Row, Tx
 
 S: Final = ScheduleStatus
@@ -41,11 +41,11 @@ def create(tx: Tx, spec: ScheduleSpec, *, tenant_id: str, actor: str) -> Row:
     slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if schedules.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(f"schedule {spec.name} exists already")
-    environment = environments.get(tx, spec.environment, tenant_id=tenant_id)
+    environment = selecting.choose(
+        tx, spec.run, named=spec.environment, tenant_id=tenant_id, actor=actor
+    ).environment
     if environment["tenant_status"] != TenantStatus.ACTIVE:
         raise archived(tenant_id)
-    if environment["status"] != EnvironmentStatus.ACTIVE:
-        raise ConflictError(f"environment {environment['name']} is archived")
     placing.check_run(tx, environment, spec.run.requires, names_lease=False)
     now, at = tx.now(), spec.at_us()
     if at is not None and at <= now:

@@ -7,7 +7,6 @@ the same key and body give the same run, another body is a conflict.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 from leasehold.domain.after import After, as_given
@@ -15,23 +14,26 @@ from leasehold.domain.fingerprint import canonical_json
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
     RUN_ENDS,
-    EnvironmentStatus,
     LeaseStatus,
     RunStatus,
 )
-from leasehold.domain.specs import EnvironmentSpec, RunSpec
+from leasehold.domain.specs import RunSpec
 from leasehold.errors import (
     ConflictError,
     FullError,
     IdempotencyConflictError,
 )
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission, placing, preceding, visiting
+from leasehold.orchestrator import admission, placing, preceding, selecting, visiting
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
+from leasehold.orchestrator.saving import check_config, check_place
+from leasehold.orchestrator.saving import create as create_environment
+from leasehold.orchestrator.saving import ensure as ensure_environment
+from leasehold.orchestrator.selecting import Choice
 from leasehold.orchestrator.tenants import archived
 from leasehold.store import environments, leases, moves, runs, slots
 from leasehold.store.database import Row, Tx
-from leasehold.store.runs import insert_later, insert_row
+from leasehold.store.runs import insert_later
 from leasehold.store.sql import load
 
 
@@ -41,7 +43,7 @@ class Request:
 
     spec: RunSpec
     environment: str | None = None
-    """Name; not given together with `lease_id`."""
+    """Name; not given together with `lease_id`. With neither: `selecting` chooses."""
 
     lease_id: str | None = None
     visit: bool = False
@@ -64,7 +66,8 @@ class Request:
         """Return what must be equal for the same key to mean the same run."""
         body: Row = {
             "spec": self.spec.model_dump(mode="json"),
-            "environment": self.environment,
+            # Who names none and who names `local` meant the same before there were defaults.
+            "environment": self.environment or (None if self.lease_id else "local"),
             "lease": self.lease_id,
         }
         if self.after:  # left out otherwise: an older version's key means the same request
@@ -88,14 +91,16 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
             slots.lock(tx, wait=True)
         if (known := _by_key(tx, request)) is not None:
             return known, False
-    environment, lease = place_of(tx, request)
+    choice, lease = place_of(tx, request)
+    environment = choice.environment
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id, try_lock=request.admits)
     check_queue(context, queue, tenant_id=request.tenant_id)
     before = preceding.rows_of(tx, request.after, tenant_id=request.tenant_id)
     row = queued_row(tx, context, request, environment, lease, waits=preceding.waits(before))
     at_once = queue.alone and not queue.queued and not row["waits"]
-    event = ("run.queued", by(request.actor) | preceding.said(request.after))
+    data = by(request.actor) | choice.told() | preceding.said(request.after)
+    event = ("run.queued", data)
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and at_once:
         spec = request.spec
@@ -155,9 +160,9 @@ def check_same(request: Request, known: Row) -> None:
         )
 
 
-def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
+def place_of(tx: Tx, request: Request) -> tuple[Choice, Row | None]:
     """
-    Return the environment of a run, and the lease that it names.
+    Return the environment of a run and who has chosen it, and the lease that it names.
 
     Raises:
         NotFoundError: There is no such environment or lease.
@@ -172,26 +177,21 @@ def place_of(tx: Tx, request: Request) -> tuple[Row, Row | None]:
         row = environments.find(tx, lease["environment_id"])
         if row is None:
             row = {"id": lease["environment_id"], "provider": lease["provider"]}
-        return row, lease
-    assert request.environment is not None
-    environment = environments.get(tx, request.environment, tenant_id=request.tenant_id)
-    check_active(environment)
-    return environment, None
-
-
-def check_active(environment: Row) -> None:
-    """
-    Refuse an environment that takes no runs.
-
-    Raises:
-        ConflictError: It is archived.
-    """
-    if environment["status"] != EnvironmentStatus.ACTIVE:
-        raise ConflictError(f"environment {environment['name']} is archived")
+        return Choice(row, "run"), lease
+    choice = selecting.choose(
+        tx,
+        request.spec,
+        named=request.environment,
+        tenant_id=request.tenant_id,
+        actor=request.actor,
+    )
+    return choice, None
 
 
 def _check_held(lease: Row) -> None:
     usable = {LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING}
+    if (load(lease["facts"]) or {}).get("probe"):
+        raise ConflictError(f"lease {lease['id']} is a probe's: no run can use it")
     if lease["status"] not in usable or lease["held_until"] is None:
         ended = lease["status"] in LEASE_ENDS
         why = f"is {lease['status']}" if ended or lease["held_until"] else "is not held"
@@ -314,52 +314,13 @@ def resume(tx: Tx, context: Context, run_id: str, *, actor: str | None = None) -
     return after
 
 
-def ensure_environment(
-    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
-) -> Row:
-    """
-    Return the environment of this name, made on first use.
-
-    Raises:
-        BadInputError: No host has ever served its provider; names those that there are.
-    """
-    row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
-    if row is None:
-        slots.lock(tx, wait=True)  # of two that see none, one makes it
-        row = environments.find_by_name(tx, spec.name, tenant_id=tenant_id)
-    return row or create_environment(tx, spec, tenant_id=tenant_id, actor=actor)
-
-
-def create_environment(
-    tx: Tx, spec: EnvironmentSpec, *, tenant_id: str, actor: str | None = None
-) -> Row:
-    """
-    Save a new environment, its config checked against the advertised schema.
-
-    Raises:
-        ConflictError: The name is taken.
-        BadInputError: The provider is unknown, or the config does not fit its schema.
-    """
-    slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
-    if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
-        raise ConflictError(f"environment {spec.name} exists already")
-    placing.check_place(tx, spec)
-    now = tx.now()
-    row = insert_row(
-        tx,
-        "environments",
-        {
-            "id": new_id(),
-            "tenant_id": tenant_id,
-            "name": spec.name,
-            "status": EnvironmentStatus.ACTIVE.value,
-            "provider": spec.provider,
-            "spec": json.loads(spec.model_dump_json()),
-            "max_concurrent": spec.limits.max_concurrent,
-            "created_at": now,
-            "updated_at": now,
-        },
-    )
-    event = ("environment.active", {"environment": spec.name, **by(actor)})
-    moves.record(tx, event, tenant_id=tenant_id)
-    return environments.get(tx, row["id"], tenant_id=tenant_id)
+__all__ = [
+    "Request",
+    "check_config",
+    "check_place",
+    "create_environment",
+    "ensure_environment",
+    "resume",
+    "retry",
+    "submit",
+]

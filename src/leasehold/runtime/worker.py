@@ -16,7 +16,7 @@ from leasehold.bootstrap import App
 from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.feed import Feed
 from leasehold.log import get_logger
-from leasehold.orchestrator import chain, claiming
+from leasehold.orchestrator import chain, claiming, vetting
 from leasehold.orchestrator.jobs import Context, Job, Message
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Health, HealthState, Info
@@ -144,6 +144,11 @@ class WorkerRuntime:
         """Do what a message asks for; False if its row is not as the message says."""
         with self._counted():
             return chain.run_message(self.context, message)
+
+    def answer(self, check_id: str) -> None:
+        """Say what a provider thinks of a config; a question that is over is passed by."""
+        with self._counted():
+            vetting.answer(self.context, check_id)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -168,7 +168,7 @@ class Checks:
             self._on_beat()
         elif name == "session.expire":
             self._on_expired()
-        for _, run_id, lease_id, event, data in lines:
+        for _, run_id, lease_id, event, data, _ in lines:
             if event in _RUN_OVER and run_id is not None:
                 code = load(data).get("code")
                 self.ends[" ".join(filter(None, (event.removeprefix("run."), code)))] += 1

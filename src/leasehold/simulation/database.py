@@ -20,8 +20,8 @@ from leasehold.simulation.weather import Weather
 from leasehold.store import environments, schema
 from leasehold.store.database import Database, Tx
 
-Line: TypeAlias = tuple[str, str | None, str | None, str, str]
-"""Tenant, run, lease, name and data of one line of history."""
+Line: TypeAlias = tuple[str, str | None, str | None, str, str, str | None]
+"""Tenant, run, lease, name, data and actor of one line of history."""
 
 
 @cache

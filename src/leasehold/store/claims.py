@@ -10,6 +10,7 @@ Lock order as everywhere: leases by id, then runs by id.
 from collections.abc import Sequence
 from typing import Final
 
+from leasehold.store import config_checks
 from leasehold.store.database import Tx
 from leasehold.store.sql import load, numbered
 
@@ -44,7 +45,7 @@ def give_up(tx: Tx, worker_ids: Sequence[str]) -> int:
             " publishes = 0, beat = (beat AND end_requested IS NULL) WHERE id = :id",
             id=row["id"],
         )
-    return count
+    return count + config_checks.give_up(tx, worker_ids)
 
 
 ORPHANED: Final = (

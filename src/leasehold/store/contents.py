@@ -103,6 +103,7 @@ class Event(SQLModel, table=True):
         sa.Index("event_of_run", "run_id", "id"),
         sa.Index("event_of_lease", "lease_id", "id"),
         partial("event_of_tenant", "tenant_id", "at", where=_OF_NEITHER, unique=False),
+        partial("event_of_actor", "tenant_id", "id", where="actor IS NOT NULL", unique=False),
     )
     id: int | None = Field(
         default=None,
@@ -115,3 +116,5 @@ class Event(SQLModel, table=True):
     at: int = micros(nullable=False)
     name: str = Field(max_length=64)
     data: dict[str, Any] = json_field(nullable=False)
+    actor: str | None = None
+    """Who asked for it, where that makes it a line of the tenant's activity."""

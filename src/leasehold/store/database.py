@@ -69,7 +69,7 @@ class Tx:
         """Run by the door once the commit is confirmed: publishes, nudges."""
 
         self.before_commit: list[Callable[[], None]] = []
-        self.history: list[tuple[str, str | None, str | None, str, str]] = []
+        self.history: list[tuple[str, str | None, str | None, str, str, str | None]] = []
         """Lines of history that wait for the commit; see `moves.record`."""
 
         self.statements = 0

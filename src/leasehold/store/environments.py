@@ -118,7 +118,9 @@ def change_fact(tx: Tx, name: str, value: str, *, held: str) -> bool:
     )
 
 
-def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
+def change_spec(
+    tx: Tx, environment_id: str, spec: dict[str, Any], *, vetted: dict[str, Any] | None = None
+) -> None:
     """
     Replace what an environment is; leases made from the old one match no more.
 
@@ -126,11 +128,12 @@ def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
     """
     tx.run(
         "UPDATE environments SET spec = :spec, provider = :provider, max_concurrent = :most,"
-        " updated_at = {now} WHERE id = :id",
+        " vetted = :vetted, updated_at = {now} WHERE id = :id",
         id=environment_id,
         spec=dump(spec),
         provider=spec["provider"],
         most=(spec.get("limits") or {}).get("max_concurrent"),
+        vetted=None if vetted is None else dump(vetted),
     )
     for queued in ("status = 'queued' AND waits = 0", "waits > 0"):
         tx.run(

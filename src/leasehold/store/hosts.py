@@ -184,7 +184,7 @@ def withdraw(tx: Tx, host_id: str, *, keep: Sequence[str]) -> None:
 def providers(tx: Tx) -> list[Row]:
     """List what was advertised, with whether its host lives."""
     rows = tx.all(
-        "SELECT p.*, h.name AS host, (EXISTS (SELECT 1 FROM sessions s"
+        "SELECT p.*, h.name AS host, h.draining, h.alive_at, (EXISTS (SELECT 1 FROM sessions s"
         " WHERE s.host_id = p.host_id AND s.status = 'live')) AS live"
         " FROM providers p JOIN hosts h ON h.id = p.host_id ORDER BY p.key, h.name"
     )

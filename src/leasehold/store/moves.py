@@ -96,14 +96,22 @@ def _stored(value: Any) -> Any:
     return dump(value) if isinstance(value, dict | list) else value
 
 
+_SUBMITTED: Final = "run.queued"
+"""By somebody too, but a run's own history says so: activity is of what changes seldom."""
+
+
 @cache
-def _event_statement(subjects: tuple[int, ...]) -> str:
+def _event_statement(subjects: tuple[int, ...], *, actors: bool) -> str:
     """Return the insert of one line per item; the item tells which subject it is about."""
     rows = ", ".join(
-        f"(:tenant{subject}, :run{subject}, :lease{subject}, :at, :name{line}, :data{line})"
+        f"(:tenant{subject}, :run{subject}, :lease{subject}, :at, :name{line}, :data{line}"
+        + (f", :actor{line})" if actors else ")")
         for line, subject in enumerate(subjects)
     )
-    return f"INSERT INTO events (tenant_id, run_id, lease_id, at, name, data) VALUES {rows}"
+    more = ", actor" if actors else ""
+    return (
+        f"INSERT INTO events (tenant_id, run_id, lease_id, at, name, data{more}) VALUES {rows}"
+    )
 
 
 def record(
@@ -116,6 +124,7 @@ def record(
     """
     Write lines of history about one run and its lease, in the order given.
 
+    One with an `actor` in its data is a line of the tenant's activity too (`store.activity`).
     They are kept until just before the commit and sent in one statement; who takes a
     transaction of somebody else's calls `flush` itself.
     """
@@ -123,7 +132,8 @@ def record(
         tx.before_commit.append(lambda: flush(tx))
     for item in names:
         name, data = item if isinstance(item, tuple) else (item, {})
-        tx.history.append((tenant_id, run_id, lease_id, name, dump(dict(data))))
+        actor = None if name == _SUBMITTED else data.get("actor")
+        tx.history.append((tenant_id, run_id, lease_id, name, dump(dict(data)), actor))
 
 
 def flush(tx: Tx) -> None:
@@ -133,12 +143,16 @@ def flush(tx: Tx) -> None:
     params: dict[str, Any] = {"at": tx.stamp()}
     subjects: dict[tuple[str, str | None, str | None], int] = {}
     about: list[int] = []
-    for index, (tenant, run, lease, name, data) in enumerate(tx.history):
+    actors = any(line[-1] is not None for line in tx.history)
+    for index, (tenant, run, lease, name, data, actor) in enumerate(tx.history):
         subject = subjects.setdefault((tenant, run, lease), len(subjects))
         params |= {f"tenant{subject}": tenant, f"run{subject}": run, f"lease{subject}": lease}
         params |= {f"name{index}": name, f"data{index}": data}
+        if actors:
+            params[f"actor{index}"] = None if actor is None else plain(actor)
         about.append(subject)
-    tx.later("events", _event_statement(tuple(about)), params, what="history")
+    text = _event_statement(tuple(about), actors=actors)
+    tx.later("events", text, params, what="history")
     tx.history.clear()
 
 

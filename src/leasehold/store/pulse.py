@@ -26,6 +26,7 @@ _TEXT: Final = (
     " EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND waits = 0) AS queued,"
     " EXISTS (SELECT 1 FROM predecessors WHERE due) AS preceding,"
     " EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_at <= {now}) AS letters,"
+    " (SELECT MIN(due_at) FROM config_checks WHERE due_at IS NOT NULL) AS check_due,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
     f" OR EXISTS ({ORPHANED.replace('{table}', 'leases')})) AS orphaned,"
@@ -65,6 +66,8 @@ class Pulse:
     schedule_next: int | None
     letters: bool
     """A webhook is owed something now, or rests while it is."""
+    check_due: int | None
+    """A question to a worker that is to be sent again."""
 
     queued: bool
     preceding: bool

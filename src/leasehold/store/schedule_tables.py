@@ -33,7 +33,9 @@ class Schedule(SQLModel, table=True):
     cron: str | None = Field(default=None, max_length=200)
     at: int | None = micros()
     timezone: str = Field(max_length=64)
-    environment: str = Field(max_length=100)
+    environment: str | None = Field(default=None, max_length=100)
+    """Its name or id; NULL: chosen each time, as for a run that names none."""
+
     spec: dict[str, Any] = json_field(nullable=False)
     """A `RunSpec`."""
 

@@ -21,6 +21,7 @@ from leasehold.store.contents import Execution as Execution  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
+from leasehold.store.place_tables import PLACE_TABLES
 from leasehold.store.predecessor_tables import PREDECESSOR_TABLES
 from leasehold.store.schedule_tables import SCHEDULE_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
@@ -31,7 +32,8 @@ from leasehold.store.webhook_tables import WEBHOOK_TABLES
 METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
-    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES, WEBHOOK_TABLES),
+    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES),
+    *(WEBHOOK_TABLES, PLACE_TABLES),
 )
 assert all(_OTHERS), "made with them"
 
@@ -65,6 +67,8 @@ class Environment(SQLModel, table=True):
     max_concurrent: int | None = None
     created_at: int = micros(nullable=False)
     updated_at: int = micros(nullable=False)
+    vetted: dict[str, Any] | None = json_field()
+    """What a worker said of its config, or why none was asked; NULL: made on first use."""
 
 
 class Host(SQLModel, table=True):

@@ -85,9 +85,11 @@ def run_view(
 ) -> Shape:
     """Return what is shown of one run."""
     spec = load(row["spec"])
+    chosen = {"environment_chosen_by": chosen_by(events)} if events else {}
     return {
         "id": row["id"],
         "environment": row["environment"],
+        **chosen,
         "provider": row["provider"],
         "status": row["status"],
         "step": row["step"],
@@ -124,6 +126,13 @@ def run_view(
         "executions": [execution_view(item) for item in executions],
         "events": [event_view(item) for item in events],
     }
+
+
+def chosen_by(events: Sequence[Row]) -> str:
+    """Say who has chosen a run's environment: the run, or whose default it was."""
+    data = load(events[0]["data"])
+    by = str(data.get("chosen_by", "run"))
+    return f"{by} {data[by]}" if by in data else by
 
 
 def whole_run(tx: Tx, run_id: str, *, tenant_id: str) -> Shape:
@@ -309,9 +318,25 @@ def environment_view(row: Row) -> Shape:
         "requires": spec.get("requires") or {},
         "idle_ttl_s": spec.get("idle_ttl_s"),
         "retained_ttl_s": spec.get("retained_ttl_s"),
+        "checked": checked_view(load(row["vetted"])),
         "created_at": iso(row["created_at"]),
         "updated_at": iso(row["updated_at"]),
     }
+
+
+def checked_view(vetted: Row | None) -> Shape:
+    """Return what is shown of how an environment's config was checked."""
+    if vetted is None:
+        return {"by": None, "why": "made on first use, or before workers were asked"}
+    return {**vetted, "at": iso(vetted["at"])}
+
+
+def selection_view(row: Row) -> Shape:
+    """Return what is shown of where runs go that name no environment."""
+    shape: Shape = {name: row[name] for name in ("kind", "name", "environment")}
+    if "environment_status" in row:
+        shape["environment_status"] = row["environment_status"] or "missing"
+    return shape | {"created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"])}
 
 
 def tenant_view(row: Row) -> Shape:

@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision: Final = "0013"
-down_revision: Final = "0011"
+down_revision: Final = "0012"
 branch_labels: Final = None
 depends_on: Final = None
 
