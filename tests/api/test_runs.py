@@ -118,7 +118,7 @@ def test_a_run_without_a_place_goes_where_the_default_is_or_says_what_is_missing
     client: httpx.Client,
 ) -> None:
     body = {"commands": [{"argv": ["true"]}]}
-    problem = refused(client.post(RUNS, json=body), 422, "bad_input")
+    problem = refused(client.post(RUNS, json=body), 422, "provider_missing")
     assert "there is no provider 'local'; there are: fake" in problem["message"]
 
 
@@ -131,7 +131,7 @@ def test_a_place_of_another_tenant_is_not_there(
         place = tx.value("SELECT id FROM environments WHERE name = 'place'")
     with client_of(service, key) as other:
         for where in ({"environment": "place"}, {"environment": place}):
-            refused(other.post(RUNS, json=BODY | where), 404, "not_found")
+            refused(other.post(RUNS, json=BODY | where), 404, "environment_missing")
         body = {"commands": BODY["commands"], "lease_id": lease["id"]}
         refused(other.post(RUNS, json=body), 404, "not_found")
         # A key of idempotency is the tenant's own.
