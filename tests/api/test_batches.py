@@ -58,7 +58,7 @@ def test_each_item_has_its_answer_and_none_spoils_the_others(client: httpx.Clien
         ("bad_input", "timeout_s"),
         ("not_found", None),
         ("bad_input", "lease_id"),
-        ("bad_input", "provider"),
+        ("provider_missing", "provider"),
         ("bad_input", None),
         ("bad_input", "key"),
     ]

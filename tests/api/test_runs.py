@@ -130,14 +130,16 @@ def test_a_place_of_another_tenant_is_not_there(
         lease = insert_lease(tx, status="idle")
         place = tx.value("SELECT id FROM environments WHERE name = 'place'")
     with client_of(service, key) as other:
-        for where in ({"environment": "place"}, {"environment": place}):
-            refused(other.post(RUNS, json=BODY | where), 404, "environment_missing")
+        by_name = other.post(RUNS, json=BODY | {"environment": "place"})
+        refused(by_name, 404, "environment_missing")
+        by_id = other.post(RUNS, json=BODY | {"environment": place})
+        refused(by_id, 404, "environment_foreign")
         body = {"commands": BODY["commands"], "lease_id": lease["id"]}
         refused(other.post(RUNS, json=body), 404, "not_found")
         # A key of idempotency is the tenant's own.
         headers = {"Idempotency-Key": "k"}
         assert client.post(RUNS, json=BODY, headers=headers).status_code == 201
-        refused(other.post(RUNS, json=BODY, headers=headers), 404, "not_found")
+        refused(other.post(RUNS, json=BODY, headers=headers), 404, "environment_missing")
 
 
 def test_pages_are_stable_while_runs_come(client: httpx.Client) -> None:
