@@ -54,11 +54,11 @@ def test_each_item_has_its_answer_and_none_spoils_the_others(client: httpx.Clien
     problems = [(item["error"]["code"], item["error"]["field"]) for item in items[4:]]
     assert problems == [
         ("idempotency_conflict", None),
-        ("not_found", None),
+        ("environment_missing", None),
         ("bad_input", "timeout_s"),
         ("not_found", None),
         ("bad_input", "lease_id"),
-        ("bad_input", "provider"),
+        ("provider_missing", "provider"),
         ("bad_input", None),
         ("bad_input", "key"),
     ]

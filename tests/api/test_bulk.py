@@ -106,7 +106,7 @@ def test_one_that_cannot_be_done_is_its_own_answer(
     assert (answer["done"], answer["refused"]) == (1, 1)
     by_id = {item["id"]: item for item in answer["items"]}
     assert by_id[fine]["outcome"] == "done"
-    assert by_id[lost]["error"]["code"] == "not_found"
+    assert by_id[lost]["error"]["code"] == "environment_missing"
 
 
 def test_what_succeeded_is_retried_only_when_it_is_named(

@@ -118,7 +118,7 @@ def test_a_run_without_a_place_goes_where_the_default_is_or_says_what_is_missing
     client: httpx.Client,
 ) -> None:
     body = {"commands": [{"argv": ["true"]}]}
-    problem = refused(client.post(RUNS, json=body), 422, "bad_input")
+    problem = refused(client.post(RUNS, json=body), 422, "provider_missing")
     assert "there is no provider 'local'; there are: fake" in problem["message"]
 
 
@@ -159,14 +159,16 @@ def test_a_place_of_another_tenant_is_not_there(
         lease = insert_lease(tx, status="idle")
         place = tx.value("SELECT id FROM environments WHERE name = 'place'")
     with client_of(service, key) as other:
-        for where in ({"environment": "place"}, {"environment": place}):
-            refused(other.post(RUNS, json=BODY | where), 404, "not_found")
+        by_name = other.post(RUNS, json=BODY | {"environment": "place"})
+        refused(by_name, 404, "environment_missing")
+        by_id = other.post(RUNS, json=BODY | {"environment": place})
+        refused(by_id, 404, "environment_foreign")
         body = {"commands": BODY["commands"], "lease_id": lease["id"]}
         refused(other.post(RUNS, json=body), 404, "not_found")
         # A key of idempotency is the tenant's own.
         headers = {"Idempotency-Key": "k"}
         assert client.post(RUNS, json=BODY, headers=headers).status_code == 201
-        refused(other.post(RUNS, json=BODY, headers=headers), 404, "not_found")
+        refused(other.post(RUNS, json=BODY, headers=headers), 404, "environment_missing")
 
 
 def test_pages_are_stable_while_runs_come(client: httpx.Client) -> None:

@@ -62,14 +62,3 @@ def delete(tx: Tx, kind: SelectionKind, name: str, *, tenant_id: str) -> bool:
             name=name,
         )
     )
-
-
-def names_environment(tx: Tx, environment: Row) -> list[Row]:
-    """Return the selections that name an environment by its name or id."""
-    return tx.all(
-        "SELECT kind, name FROM selections WHERE tenant_id = :tenant"
-        " AND environment IN (:name, :id) ORDER BY kind, name",
-        tenant=environment["tenant_id"],
-        name=environment["name"],
-        id=environment["id"],
-    )
