@@ -11,6 +11,7 @@ from leasehold.store.runs import insert_row
 from leasehold.store.tables import METADATA
 from store.rows import (
     insert_artifact,
+    insert_delivery,
     insert_execution,
     insert_held,
     insert_key,
@@ -76,6 +77,11 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     "outcome_known": lambda tx: insert_predecessor(tx, outcome="perhaps"),
     "predecessor_settled": lambda tx: insert_predecessor(tx, settled_at=1),
     "predecessor_never_forgotten": lambda tx: insert_predecessor(tx, ended="failed", due=False),
+    "deliverystatus_known": lambda tx: insert_delivery(
+        tx, status="lost", next_at=None, finished_at=1
+    ),
+    "delivery_never_forgotten": lambda tx: insert_delivery(tx, next_at=None),
+    "delivery_finished": lambda tx: insert_delivery(tx, finished_at=1),
     "blob_name": lambda tx: insert_blob(tx, "another"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),

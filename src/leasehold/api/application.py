@@ -25,6 +25,7 @@ from leasehold.api import (
     secrets,
     streams,
     tenants,
+    webhooks,
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
@@ -92,6 +93,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         environments,
         leases,
         schedules,
+        webhooks,
         fleet,
         secrets,
         keys,

@@ -36,6 +36,7 @@ from leasehold.cli import (
     stack_commands,
     tenancy,
     tenants_commands,
+    webhooks_commands,
 )
 from leasehold.errors import BadInputError
 
@@ -135,6 +136,7 @@ for part in (
     secrets_commands,
     schedules_commands,
     schedule_update,
+    webhooks_commands,
     keys_commands,
     tenants_commands,
     fleet_commands,

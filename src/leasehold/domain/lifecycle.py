@@ -131,6 +131,19 @@ class ScheduleStatus(StrEnum):
     """It has no next time any more, unless a person gives it a new one."""
 
 
+class DeliveryStatus(StrEnum):
+    """What a webhook is owed: the end of one run."""
+
+    PENDING = "pending"
+    """Is tried when its time has come, by whichever courier is there first."""
+
+    DELIVERED = "delivered"
+    """The receiver answered that it has it. A person may have it sent again."""
+
+    FAILED = "failed"
+    """Given up: too old, or there is nobody to tell. A person may have it sent again."""
+
+
 class WorkerStatus(StrEnum):
     """One worker process of a host agent."""
 
@@ -225,6 +238,12 @@ SCHEDULE_MOVES: Final[Mapping[ScheduleStatus, frozenset[ScheduleStatus]]] = {
     ScheduleStatus.ACTIVE: frozenset({ScheduleStatus.PAUSED, ScheduleStatus.DONE}),
     ScheduleStatus.PAUSED: frozenset({ScheduleStatus.ACTIVE, ScheduleStatus.DONE}),
     ScheduleStatus.DONE: frozenset({ScheduleStatus.ACTIVE}),
+}
+
+DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = {
+    DeliveryStatus.PENDING: frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.FAILED}),
+    DeliveryStatus.DELIVERED: frozenset({DeliveryStatus.PENDING}),
+    DeliveryStatus.FAILED: frozenset({DeliveryStatus.PENDING}),
 }
 
 WORKER_MOVES: Final[Mapping[WorkerStatus, frozenset[WorkerStatus]]] = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from leasehold.domain import webhooks as hooks
 from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.maintenance import hosts_lost, schedules
@@ -22,7 +23,17 @@ from leasehold.maintenance.sessions import Observer
 from leasehold.orchestrator import admission, ending, holding, preceding
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
-from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots
+from leasehold.store import (
+    claims,
+    environments,
+    hosts,
+    leases,
+    pulse,
+    runs,
+    slots,
+    watch,
+    webhooks,
+)
 from leasehold.store.database import Row, Tx
 from leasehold.store.pulse import Pulse
 
@@ -52,6 +63,9 @@ class Report:
     fired: int = 0
     """Runs that schedules made."""
 
+    letters: bool = False
+    """Webhooks are owed something: a courier is to look (`maintenance.deliveries`)."""
+
     next_in_s: float = 0.0
 
 
@@ -72,10 +86,13 @@ def run_once(
         observer.look(context, beat.sessions, sent=sent, received=received, own=own)
     if _has_jumped(context, beat, sent=sent, received=received):
         return report
+    if watch.is_stale(beat.now_us, beat.seen_us, grace_us=us(context.timers.host_grace)):
+        _vouch(context, at=received)
     if beat.halted:
         # What this database believes to be due may be long over: nothing, until a person spoke.
         report.next_in_s = context.timers.clock_max_sleep.total_seconds()
         return report
+    report.letters = beat.letters
     _timers(context, beat, report, batch=batch)
     if beat.lost:
         report.moved = hosts_lost.run_once(context, batch=batch).moved
@@ -118,6 +135,17 @@ def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) 
     return bool(jump)
 
 
+def _vouch(context: Context, *, at: float) -> None:
+    """Say that the time is watched; what went on unwatched before proves nothing."""
+    with context.database.write("clock.vouch") as tx:
+        if not is_sane(tx, context):
+            return
+        grace_us = us(context.timers.host_grace)
+        gap = watch.vouch(tx, watched_us=context.pace.watched_us(at=at), grace_us=grace_us)
+    if gap:
+        log.info("clock.watches")
+
+
 def _take_out(context: Context, beat: Pulse, jump: int) -> None:
     """Take a jump of the database's clock out of its offset, unless somebody was first."""
     with context.database.write("clock.pace") as tx:
@@ -142,6 +170,7 @@ def _recall(tx: Tx, context: Context) -> None:
     )
     leases.recall(tx, after_us=us(longest), renew_after_us=us(timers.sandbox_ttl) // 3)
     runs.recall(tx, after_us=us(longest))
+    webhooks.recall(tx, after_us=us(hooks.RETRY_MAX))
 
 
 def is_sane(tx: Tx, context: Context) -> bool:

@@ -21,7 +21,7 @@ from leasehold.domain.retry import backoff
 from leasehold.errors import NotFoundError
 from leasehold.orchestrator import leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, send, us
-from leasehold.store import executions, leases, moves, predecessors, runs
+from leasehold.store import executions, leases, moves, predecessors, runs, webhooks
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
@@ -83,6 +83,7 @@ def _finish(tx: Tx, context: Context, run: Row, end: fates.End) -> None:
         waits=0,
     )
     assert row is not None, f"run {run['id']} was not locked"
+    webhooks.owe(tx, run, status=end.status.value)
     data = {"code": end.code, "message": end.message, "exit_code": end.exit_code}
     moves.record(
         tx,

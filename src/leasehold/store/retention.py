@@ -29,6 +29,9 @@ _BUSY: Final = (
     # One that starts after it does not know its end yet.
     " AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.after_id = r.id"
     " AND p.settled_at IS NULL)"
+    # Somebody is to be told of its end.
+    " AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.run_id = r.id"
+    " AND d.next_at IS NOT NULL)"
 )
 OUTPUT: Final = (
     "FROM runs r WHERE r.tenant_id = :tenant AND r.finished_at < {now} - :kept"
@@ -172,6 +175,7 @@ def drop_runs(
     _drop_events(tx, "run_id", run_ids, other="leases l WHERE l.id = events.lease_id")
     tx.run(f"DELETE FROM executions WHERE run_id IN ({names})", **params)
     predecessors.drop(tx, run_ids)
+    tx.run(f"DELETE FROM webhook_deliveries WHERE run_id IN ({names})", **params)
     tx.run(f"DELETE FROM runs WHERE id IN ({names})", **params)
     return run_ids
 

@@ -26,11 +26,12 @@ from leasehold.store.schedule_tables import SCHEDULE_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 from leasehold.store.tenant_tables import TENANT_TABLES
 from leasehold.store.upkeep_tables import UPKEEP_TABLES
+from leasehold.store.webhook_tables import WEBHOOK_TABLES
 
 METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
-    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES),
+    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES, WEBHOOK_TABLES),
 )
 assert all(_OTHERS), "made with them"
 
