@@ -244,6 +244,30 @@ def drop_sessions(tx: Tx, *, kept_s: float, limit: int) -> int:
     )
 
 
+def due(
+    tx: Tx,
+    tenant_id: str,
+    *,
+    output_s: float | None,
+    runs_s: float | None,
+    key_kept_s: float,
+    spared: int,
+) -> set[str]:
+    """Return of what there is something to delete: `output`, `runs`, `leases`, `events`."""
+    row = tx.one(
+        f"SELECT EXISTS (SELECT 1 {OUTPUT.replace(':kept', ':output_kept')}) AS output,"
+        f" EXISTS (SELECT 1 {RUNS}) AS runs, EXISTS (SELECT 1 {LEASES}) AS leases,"
+        f" EXISTS (SELECT 1 {EVENTS}) AS events",
+        tenant=tenant_id,
+        output_kept=None if output_s is None else _us(output_s),
+        kept=None if runs_s is None else _us(runs_s),
+        key_kept=_us(key_kept_s),
+        spared=spared,
+    )
+    assert row is not None
+    return {name for name, there in row.items() if there}
+
+
 def forecast_output(tx: Tx, tenant_id: str, *, kept_s: float) -> Row:
     """Count what `drop_output` would delete: `runs`, `output_bytes`, `artifacts` and theirs."""
     whose = f"(SELECT r.id {OUTPUT})"
