@@ -83,7 +83,7 @@ WRONG_FIELDS: Final[list[tuple[Any, str, str]]] = [
         "commands.0.shell",
         "allowed here: argv",
     ),
-    ({"comands": []}, "comands", "there is no such field; allowed here: artifacts"),
+    ({"comands": []}, "comands", "there is no such field; allowed here: after, artifacts"),
     ({"timeout_s": "soon"}, "timeout_s", "must be seconds or a duration"),
     ({"env": {"LD_PRELOAD": "x"}}, "env.LD_PRELOAD", ""),
     ({"priority": "high"}, "priority", "(got str)"),

@@ -94,7 +94,7 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     ),
     "delivery_never_forgotten": lambda tx: insert_delivery(tx, next_at=None),
     "delivery_finished": lambda tx: insert_delivery(tx, finished_at=1),
-    "selectionkind_known": lambda tx: insert_selection(tx, kind="star"),
+    "selectionkind_known": lambda tx: insert_selection(tx, kind="star", name="x"),
     "selection_name": lambda tx: insert_selection(tx, name="of-a-tenant"),
     "config_check_answered": lambda tx: insert_check(tx, answered_at=1),
     "config_check_over_rests": lambda tx: insert_check(tx, answered_at=1, answer={}, due_at=1),

@@ -99,6 +99,8 @@ def resume(tx: Tx, name: str, *, tenant_id: str, actor: str) -> Row:
     row = schedules.get(tx, name, tenant_id=tenant_id)
     if row["status"] == S.ACTIVE:
         return row
+    if row["status"] == S.DONE:
+        raise ConflictError(f"schedule {row['name']} is done; give it a time to come")
     now = row["now_us"]
     next_at = row["at"] or times.first_after(row["cron"], row["timezone"], after_us=now)
     if next_at is None or next_at <= now:
