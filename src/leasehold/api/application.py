@@ -16,6 +16,7 @@ from leasehold.api import (
     environments,
     fleet,
     health,
+    inside,
     keys,
     leases,
     output,
@@ -86,6 +87,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     for part in (
         batches,
         bulk,
+        inside,
         runs,
         output,
         streams,
@@ -103,6 +105,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     app.include_router(api)
     app.include_router(health.probes)
     app.add_middleware(Gate, door=door, settings=settings)
+    limits.setdefault("max_file_bytes", settings.max_artifact_bytes)
     app.add_middleware(Envelope, **limits)
     if settings.api_cors_origins:
         # Around all, so that pages may read errors too, and ask beforehand without a key.

@@ -236,16 +236,9 @@ class _Collected:
 
 def _emit(door: "Door", run_id: str, collected: _Collected) -> None:
     from leasehold.cli import output
-    from leasehold.store import executions, moves, views
-    from leasehold.store.database import Row, Tx
+    from leasehold.store import views
 
-    def work(tx: Tx) -> tuple[Row | None, list[Row], list[Row]]:
-        events = moves.events_of(tx, run_id=run_id)
-        return views.run_row(tx, run_id), events, executions.of_run(tx, run_id)
-
-    row, events, started = door.read(work)
-    assert row is not None
-    shape = views.run_view(row, events=events, executions=started)
+    shape = door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=door.tenant))
     shape["stdout"] = collected.stdout.getvalue().decode(errors="replace")
     shape["stderr"] = collected.stderr.getvalue().decode(errors="replace")
     output.emit(shape)

@@ -167,6 +167,7 @@ def drop_runs(
     )
     _drop_events(tx, "run_id", run_ids, other="leases l WHERE l.id = events.lease_id")
     tx.run(f"DELETE FROM executions WHERE run_id IN ({names})", **params)
+    tx.run(f"DELETE FROM run_reports WHERE run_id IN ({names})", **params)
     tx.run(f"DELETE FROM runs WHERE id IN ({names})", **params)
     return run_ids
 

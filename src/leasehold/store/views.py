@@ -13,7 +13,7 @@ from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
-from leasehold.store import leases, moves
+from leasehold.store import leases, moves, reports
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import MANY, decoded
@@ -76,8 +76,14 @@ def run_rows(tx: Tx, run_ids: Sequence[str]) -> dict[str, Row]:
     return found
 
 
-def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] = ()) -> Shape:
-    """Return what is shown of one run."""
+def run_view(
+    row: Row,
+    *,
+    events: Sequence[Row] = (),
+    executions: Sequence[Row] = (),
+    report: Row | None = None,
+) -> Shape:
+    """Return what is shown of one run; `report` is what its commands have said."""
     spec = load(row["spec"])
     return {
         "id": row["id"],
@@ -113,6 +119,8 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "finished_at": iso(row["finished_at"]),
         "due_at": iso(row["due_at"]),
         "deadline_at": iso(row["deadline_at"]),
+        "progress": None if report is None else _progress_view(report),
+        "result": None if report is None or not report["result"] else report["result"]["value"],
         "executions": [execution_view(item) for item in executions],
         "events": [event_view(item) for item in events],
     }
@@ -129,13 +137,28 @@ def whole_run(tx: Tx, run_id: str, *, tenant_id: str) -> Shape:
     if row is None or row["tenant_id"] != tenant_id:
         raise NotFoundError(f"there is no run {run_id}")
     events = moves.events_of(tx, run_id=run_id)
-    return run_view(row, events=events, executions=starts.of_run(tx, run_id))
+    return run_view(
+        row,
+        events=events,
+        executions=starts.of_run(tx, run_id),
+        report=reports.find(tx, run_id),
+    )
+
+
+def _progress_view(report: Row) -> Shape:
+    return {
+        "percent": report["percent"],
+        "message": report["message"],
+        "at": iso(report["progress_at"]),
+        "heard_at": iso(report["heard_at"]),
+        "execution": report["execution_id"],
+    }
 
 
 def run_line(row: Row) -> Shape:
-    """Return what is shown of one run in a list: all but its history."""
+    """Return what is shown of one run in a list: all but its history and its reports."""
     shape = run_view(row)
-    del shape["events"], shape["executions"]
+    del shape["events"], shape["executions"], shape["progress"], shape["result"]
     return shape
 
 
