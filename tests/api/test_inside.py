@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from typing import Any, BinaryIO, Final, cast
 
@@ -17,10 +17,11 @@ from leasehold.api.serving import Service
 from leasehold.blobs import Blobs
 from leasehold.domain import run_tokens
 from leasehold.domain.lifecycle import ExecutionStatus
+from leasehold.domain.redaction import NOTHING
 from leasehold.orchestrator import reporting
 from leasehold.settings import Settings
 from leasehold.store import artifacts, environments, moves
-from leasehold.store.database import Database, Row
+from leasehold.store.database import Database, Row, Tx
 from leasehold.vault import keeping
 from leasehold.vault.keys import Keys
 from store.rows import insert_execution, insert_held, insert_lease, insert_run
@@ -177,23 +178,18 @@ def test_a_report_that_was_let_in_is_refused_if_its_start_ends_first(
     with database.read() as tx:
         speaker = reporting.authenticate(tx, execution["id"])
     end(database, execution)
-    hider = run_tokens_hider()
-    for work in (
+    event, progress = reporting.EventSpec(name="x"), reporting.ProgressSpec(percent=1)
+    late: list[Callable[[Tx], object]] = [
         lambda tx: reporting.beat(tx, speaker),
-        lambda tx: reporting.result(tx, speaker, 1, hider),
-        lambda tx: reporting.event(tx, speaker, reporting.EventSpec(name="x"), hider),
-        lambda tx: reporting.progress(tx, speaker, reporting.ProgressSpec(percent=1), hider),
-    ):
+        lambda tx: reporting.result(tx, speaker, 1, NOTHING),
+        lambda tx: reporting.event(tx, speaker, event, NOTHING),
+        lambda tx: reporting.progress(tx, speaker, progress, NOTHING),
+    ]
+    for work in late:
         before = left(database)
         with pytest.raises(reporting.OverError), database.write("test") as tx:
             work(tx)
         assert left(database) == before
-
-
-def run_tokens_hider() -> Any:
-    from leasehold.domain.redaction import NOTHING
-
-    return NOTHING
 
 
 def test_a_token_opens_nothing_else(

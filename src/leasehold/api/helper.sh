@@ -56,19 +56,21 @@ LEASEHOLD_END
     elif wget --version 2>/dev/null | head -n 1 | grep -q GNU; then
         set -- -q -O - --content-on-error -T 60 -t 3 --method="$_lh_method" --header="Content-Type: $_lh_type"
         [ -n "$_lh_file" ] && set -- "$@" --body-file="$_lh_file"
-        wget --config=/dev/fd/9 "$@" "$_lh_url" 9<<LEASEHOLD_END
-header = Authorization: Bearer $LEASEHOLD_TOKEN
-LEASEHOLD_END
+        # It reads settings from real files only; this one nobody else may read.
+        _lh_config=$(mktemp "${TMPDIR:-/tmp}/leasehold.XXXXXX") || return 4
+        printf 'header = Authorization: Bearer %s\n' "$LEASEHOLD_TOKEN" >"$_lh_config"
+        wget --config="$_lh_config" "$@" "$_lh_url"
         _lh_code=$?
+        rm -f "$_lh_config"
         [ "$_lh_code" -eq 0 ] && echo
         return "$_lh_code"
     elif command -v wget >/dev/null 2>&1; then
-        # That of busybox knows no PUT and no file of settings.
+        # That of busybox knows no PUT and no file of settings, and may crash if given a timeout.
         if [ "$_lh_method" = PUT ]; then
             _leasehold_say 'this wget cannot send files; install curl'
             return 4
         fi
-        set -- -q -O - -T 60 --header "Content-Type: $_lh_type"
+        set -- -q -O - --header "Content-Type: $_lh_type"
         if [ "$_lh_method" = POST ]; then
             set -- "$@" --post-data "$(if [ -n "$_lh_file" ]; then cat "$_lh_file"; fi)"
         fi
@@ -130,8 +132,11 @@ leasehold_report() {
     esac
 }
 
-# Read by another script it only brings the function along.
-case ${0##*/} in
-    helper.sh) leasehold_report "$@" ;;
-    *) [ "${LEASEHOLD_HELPER_RUN-}" = 1 ] && leasehold_report "$@" ;;
+# Read by another script it only brings the function along: that one's second line is another.
+_lh_second=
+if [ -f "$0" ]; then
+    { read -r _lh_second && read -r _lh_second; } <"$0" || :
+fi
+case $_lh_second in
+    '# Reports of a Leasehold run'*) leasehold_report "$@" ;;
 esac

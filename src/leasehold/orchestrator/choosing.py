@@ -240,10 +240,9 @@ class _Asking:
         item = PollItem(target=self._target, execution_id=self._id, handle=handle)
         while True:
             self._budget.check()
-            with effect("provider.hear"):
-                polled = self._provider.poll(
-                    [item], limit_bytes=_LIMIT_BYTES, budget=self._budget
-                )[0]
+            polled = self._provider.poll([item], limit_bytes=_LIMIT_BYTES, budget=self._budget)[
+                0
+            ]
             if polled.error is not None:
                 raise polled.error
             said = _lines(polled.stdout)

@@ -6,14 +6,14 @@ what=$1 wanted=$2 seconds=$3
 shift 3
 if command -v curl >/dev/null 2>&1; then
     get() { curl -sSg -m "$seconds" "$1" 2>&1; }
-elif command -v wget >/dev/null 2>&1; then
+elif wget --version >/dev/null 2>&1; then
     get() { wget -q -t 1 -T "$seconds" -O - "$1" 2>&1; }
 elif command -v python3 >/dev/null 2>&1; then
     get() {
         python3 -c '
 import sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=float(sys.argv[2])) as answer:
-    print(answer.read(200).decode(errors="replace"))' "$1" "$seconds" 2>&1 | tail -n 1
+    print(answer.read(200).decode(errors="replace"), end="")' "$1" "$seconds" 2>&1 | tail -n 1
     }
 elif command -v bash >/dev/null 2>&1; then
     get() {
@@ -26,6 +26,9 @@ printf "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" "$path" "$place" >&3
 while IFS= read -r line <&3 || [ -n "$line" ]; do last=$line; done
 printf %s "$last"' sh "$1" 2>&1
     }
+elif command -v wget >/dev/null 2>&1; then
+    # That of busybox, which may crash if given a timeout; who asks gives up in time.
+    get() { wget -q -O - "$1" 2>&1; }
 else
     get() { echo 'the sandbox has no curl, wget, python3 or bash'; }
 fi
