@@ -25,7 +25,7 @@ log = get_logger(__name__)
 PORT: Final = 8321
 HOST: Final = "127.0.0.1"
 _AGAIN_S: Final = 2.0
-_ASK_S: Final = 0.2
+_ASK_S: Final = 1.0
 _STOP_S: Final = 15.0
 
 
