@@ -17,7 +17,7 @@ from typing import Any, Final
 import psutil
 import sqlalchemy as sa
 
-from leasehold import log
+from leasehold import log, reaching
 from leasehold import settings as knobs
 from leasehold.blobs import Blobs
 from leasehold.domain.timers import Timers
@@ -70,6 +70,7 @@ class App:
     timers: Timers
     deployment: str
     epoch: int
+    run_token_key: str = field(default="", repr=False)
     vault: Vault = field(default_factory=lambda: Vault({}))
 
     def context(
@@ -93,6 +94,8 @@ class App:
             limits=file_limits(self.settings),
             git_schemes=git_schemes(self.settings),
             git_ca_file=self.settings.git_ca_file,
+            run_token_key=self.run_token_key,
+            reach=reaching.of(self.settings),
             max_concurrent=self.settings.max_concurrent,
             max_per_tenant=self.settings.max_per_tenant,
             max_queued=self.settings.max_queued,
@@ -157,12 +160,14 @@ def build(
     with database.read() as tx:
         deployment = environments.fact(tx, "deployment") or ""
         epoch = restored.epoch(tx)
+        run_token_key = environments.fact(tx, "run_token_key") or ""
     return App(
         settings=settings,
         database=database,
         timers=timers,
         deployment=deployment,
         epoch=epoch,
+        run_token_key=run_token_key,
         vault=making.make(settings, database, deployment=deployment, told=log.hide),
     )
 

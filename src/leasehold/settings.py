@@ -131,6 +131,23 @@ class Settings(BaseSettings):
     api_cors_origins: str = ""
     """Origins whose pages may use the API, `https://ops.example.org,http://127.0.0.1:3000`;
     exact ones only. By default none."""
+
+    runtime_url: str | None = None
+    """Where sandboxes reach the API, if that is to be tried first: `http://10.0.0.7:8321`."""
+
+    public_url: str | None = None
+    """Where everybody reaches the API, `https://runs.example.org`; sandboxes try it too."""
+
+    api_names: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*(,[A-Za-z0-9._-]+)*$")
+    """Host names that sandboxes may know the API by, `api.internal,gateway`; tried with the
+    public URL's scheme and the port of `api_bind`."""
+
+    api_bind: str | None = Field(
+        default=None, pattern=r"^(\[[0-9A-Fa-f:]+\]|[^\[\]:/ ]*):[0-9]{1,5}$"
+    )
+    """What an API on this worker's own machine listens on, `0.0.0.0:8321`; `leasehold up` says
+    it to its workers by itself. Sandboxes try it, and the machine's other addresses."""
+
     api_streams: int = Field(default=500, ge=1, le=10_000)
     """Streams that one process of the API holds open at once; each is an open file too."""
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Live
+from command_line import Live, until
 from leasehold.api.answers import STATUSES
 
 pytestmark = pytest.mark.slow
@@ -20,17 +19,18 @@ PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
-    with Live(tmp_path / "home") as live:
+    live = Live(tmp_path / "home")
+    try:
         yield live
+    finally:
+        live.down()
 
 
 @pytest.fixture
-def url(live: Live) -> Iterator[str]:
-    process = live.start("api", "--port", "0", "--json")
-    assert process.stdout is not None
-    yield json.loads(process.stdout.readline())["url"]
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+def url(live: Live) -> str:
+    where = live.up("--api-port", "0")
+    until("sandboxes may know the API", (live.home / "api-url").exists)
+    return str(where["api"])
 
 
 def test_a_stranger_with_curl_and_the_page_comes_to_its_end(live: Live, url: str) -> None:
@@ -54,6 +54,8 @@ def test_a_stranger_with_curl_and_the_page_comes_to_its_end(live: Live, url: str
         "retained",
         "releasing",
         "first\nsecond\n",
+        "{'rows': 12}",
+        "out/report.html",
     ):
         assert words in said, said
     (shown,) = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

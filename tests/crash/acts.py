@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crash.harness import Cell, Engine
+from leasehold import reaching
 from leasehold.domain.lifecycle import LeaseStatus
 from leasehold.orchestrator import holding
 from leasehold.store import environments, leases
@@ -268,6 +269,18 @@ def jumps(engine: Engine, point: str, nth: int) -> None:
 def cancels_in_acquire(engine: Engine, point: str, nth: int) -> None:
     done = engine.cell.path / "once-cancel"
     if point == "provider.acquire:before" and not done.exists():
+        engine.cancel("run")
+        done.touch()
+
+
+def knows_an_api(cell: Cell) -> None:
+    """Let sandboxes be asked for an API that does not answer: its port is nobody's."""
+    (cell.path / reaching.FILE).write_text("http://127.0.0.1:9")
+
+
+def cancels_when_asked(engine: Engine, point: str, nth: int) -> None:
+    done = engine.cell.path / "once-cancel"
+    if point == "provider.ask:after" and not done.exists():
         engine.cancel("run")
         done.touch()
 

@@ -27,6 +27,12 @@ def insert_tenant(tx: Tx, **changes: object) -> None:
     insert_row(tx, "tenants", {"id": "t", "created_at": 1, **changes})
 
 
+def insert_report(tx: Tx, **changes: object) -> None:
+    run = insert_run(tx)
+    values = {"run_id": run["id"], "tenant_id": "default", "execution_id": "x", "heard_at": 1}
+    insert_row(tx, "run_reports", values | changes, back="run_id")
+
+
 def insert_blob(tx: Tx, name: str) -> None:
     values = {"tenant_id": "default", "name": name, "digest": "d" * 64}
     insert_row(tx, "blobs", values, back="name")
@@ -79,6 +85,8 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
         insert_worker(tx),
         tx.run("UPDATE sessions SET status = 'expired'"),
     ),
+    "report_percent": lambda tx: insert_report(tx, percent=101),
+    "report_result": lambda tx: insert_report(tx, result_at=1),
     "artifact_kind": lambda tx: insert_artifact(tx, insert_run(tx), kind="rumour"),
     "schedulestatus_known": lambda tx: insert_schedule(tx, status="late", next_at=None),
     "misfire_known": lambda tx: insert_schedule(tx, misfire="shrug"),

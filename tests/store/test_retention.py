@@ -18,6 +18,7 @@ from leasehold.orchestrator.jobs import Context
 from leasehold.settings import Settings
 from leasehold.store import environments, leases, moves, restored, retention, runs
 from leasehold.store.database import Database, Row, Tx
+from leasehold.store.runs import insert_row
 from store.rows import (
     insert_artifact,
     insert_execution,
@@ -56,6 +57,8 @@ def ended(tx: Tx, days: float, *, status: str = "succeeded", **changes: Any) -> 
         data=b"hello",
     )
     insert_artifact(tx, run)
+    report = {"run_id": run["id"], "tenant_id": run["tenant_id"], "execution_id": "x"}
+    insert_row(tx, "run_reports", {**report, "heard_at": at}, back="run_id")
     return run
 
 
@@ -84,6 +87,7 @@ def test_a_run_goes_after_its_time_with_all_that_belongs_to_it(
     assert (report.runs, report.leases, report.output_of) == (1, 1, 2)
     assert there(database) == {young["id"]}
     assert left(database, "executions", "leases", "artifacts", "output_chunks") == [1, 2, 0, 0]
+    assert left(database, "run_reports") == [1]
     with database.read() as tx:
         assert moves.events_of(tx, run_id=old["id"]) == []
         assert moves.events_of(tx, run_id=young["id"])[0]["name"] == "run.queued"

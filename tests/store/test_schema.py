@@ -70,12 +70,8 @@ def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     schema.upgrade(database)
     with database.read() as tx:
         assert tx.all("SELECT * FROM facts ORDER BY name") == before
-        assert {row["name"] for row in before} == {
-            "clock_offset_us",
-            "deployment",
-            "epoch",
-            schema.SERVES_FACT,
-        }
+        facts = {"clock_offset_us", "deployment", "epoch", "run_token_key", schema.SERVES_FACT}
+        assert {row["name"] for row in before} == facts
         assert [row["id"] for row in tx.all("SELECT id FROM tenants ORDER BY id")] == [
             "_platform",
             "default",
@@ -108,7 +104,7 @@ def test_upgrades_at_the_same_time_make_one_schema(empty_database_url: str) -> N
     after = Database(empty_database_url)
     with after.read() as tx:
         assert tx.value("SELECT count(*) FROM tenants") == 2
-        assert tx.value("SELECT count(*) FROM facts") == 4
+        assert tx.value("SELECT count(*) FROM facts") == 5
     after.close()
 
 

@@ -17,6 +17,7 @@ from leasehold.api import (
     environments,
     fleet,
     health,
+    inside,
     keys,
     leases,
     output,
@@ -90,6 +91,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     for part in (
         batches,
         bulk,
+        inside,
         runs,
         output,
         streams,
@@ -111,6 +113,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     app.include_router(api)
     app.include_router(health.probes)
     app.add_middleware(Gate, door=door, settings=settings)
+    limits.setdefault("max_file_bytes", settings.max_artifact_bytes)
     app.add_middleware(Envelope, **limits)
     if settings.api_cors_origins:
         # Around all, so that pages may read errors too, and ask beforehand without a key.

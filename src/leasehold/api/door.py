@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 
 from leasehold import transport
 from leasehold.bootstrap import App
+from leasehold.domain import run_tokens
 from leasehold.domain.roles import Role
 from leasehold.errors import (
     BadInputError,
@@ -25,7 +26,8 @@ from leasehold.errors import (
     UnauthenticatedError,
 )
 from leasehold.log import get_logger
-from leasehold.orchestrator import keys
+from leasehold.orchestrator import keys, reporting
+from leasehold.orchestrator.reporting import Speaker
 from leasehold.store import keys as key_rows
 from leasehold.store import schema
 from leasehold.store.database import Tx
@@ -130,16 +132,19 @@ class Door:
         """
         schema.check(self._database)
 
-    def authenticate(self, authorization: str) -> Caller:
+    def authenticate(self, authorization: str) -> Caller | Speaker:
         """
-        Return who an `Authorization` header speaks for.
+        Return who an `Authorization` header speaks for: a key's holder, or a run's command.
 
         Raises:
-            UnauthenticatedError: It has no valid key.
+            UnauthenticatedError: It has no valid key or token.
         """
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != _BEARER or not key:
             raise UnauthenticatedError("send an API key: `Authorization: Bearer lh_…`")
+        if key.startswith(run_tokens.PREFIX):
+            start = reporting.execution_of(self.context, key)
+            return self.read(lambda tx: reporting.authenticate(tx, start))
         keys.check_form(key)
         row = self.read(lambda tx: keys.authenticate(tx, key))
         if keys.is_to_be_touched(row):
@@ -168,7 +173,9 @@ class Needs:
         self.roles = roles
 
     async def __call__(self, request: Request) -> Caller:
-        caller: Caller = request.state.caller
+        caller: Caller | Speaker = request.state.caller
+        if isinstance(caller, Speaker):
+            raise ForbiddenError("a run's token opens /api/v1/run alone")
         if not any(caller.role.allows(role) for role in self.roles):
             raise ForbiddenError(_refusal(caller.role, self.roles[0]))
         return caller
@@ -182,6 +189,13 @@ def _refusal(has: Role, needs: Role) -> str:
     return f"this key has the role {has.value}; this needs at least {needs.value}"
 
 
+async def _speaker(request: Request) -> Speaker:
+    caller: Caller | Speaker = request.state.caller
+    if not isinstance(caller, Speaker):
+        raise ForbiddenError("this is for the commands of runs, with the token of their own")
+    return caller
+
+
 TheDoor = Annotated[Door, Depends(_door)]
 Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
@@ -189,4 +203,7 @@ Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
 Root = Annotated[Caller, Depends(Needs(Role.ROOT))]
 Overseer = Annotated[Caller, Depends(Needs(Role.OPERATOR, Role.ROOT))]
 Anybody = Annotated[Caller, Depends(Needs(Role.VIEWER, Role.ROOT))]
+Inside = Annotated[Speaker, Depends(_speaker)]
+"""A command that reports of its own run."""
+
 KeyMaker = Annotated[Caller, Depends(Needs(Role.ADMIN, Role.ROOT))]

@@ -28,6 +28,10 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 BODY_S: Final = 30.0
 """In which a body must be there as a whole."""
 
+FILES: Final = "/api/v1/run/artifacts/"
+FILE_S: Final = 600.0
+"""As `BODY_S`, of a file that a run's command sends: it goes to disk as it comes."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -48,11 +52,13 @@ class Envelope:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_header_bytes: int = MAX_HEADER_BYTES,
         body_s: float = BODY_S,
+        max_file_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._max_header_bytes = max_header_bytes
         self._body_s = body_s
+        self._max_file_bytes = max_file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,8 +70,11 @@ class Envelope:
         sender = _Sender(send, request_id)
         with bound_contextvars(request_id=request_id):
             try:
-                self._check(scope)
-                body = _Body(receive, limit=self._max_body_bytes, within_s=self._body_s)
+                is_file = scope["path"].startswith(FILES)
+                limit = self._max_file_bytes if is_file else self._max_body_bytes
+                self._check(scope, limit)
+                within_s = FILE_S if is_file else self._body_s
+                body = _Body(receive, limit=limit, within_s=within_s)
                 await self._app(scope, body, sender)
             except Exception as error:
                 if sender.started:
@@ -73,15 +82,15 @@ class Envelope:
                     raise
                 await answers.of(error, request_id=request_id)(scope, receive, sender)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, limit: int) -> None:
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if size + len(scope["raw_path"]) + len(scope["query_string"]) > self._max_header_bytes:
             raise TooLargeError(
                 f"the address and the headers have more than {self._max_header_bytes} bytes"
             )
         length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
-            raise _too_large(self._max_body_bytes)
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -21,12 +21,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from leasehold.api.door import Caller, Door
 from leasehold.domain.buckets import MOST, Buckets
-from leasehold.errors import RateLimitedError, UnauthenticatedError
+from leasehold.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
+from leasehold.orchestrator.reporting import OverError, Speaker
 from leasehold.provider.budget import boot_time
 from leasehold.settings import Settings
 
-OPEN: Final = frozenset({"/healthz", "/readyz"})
-"""What needs no key: it says nothing but whether we live."""
+INSIDE: Final = "/api/v1/run"
+"""Below it is what a run's token opens, and it opens nothing else."""
+
+HELPER: Final = f"{INSIDE}/helper.sh"
+HELLO: Final = f"{INSIDE}/hello"
+OPEN: Final = frozenset({"/healthz", "/readyz", HELPER, HELLO})
+"""What needs no key: it says whether we live, who we are, and how a command reports."""
+
+_OF_A_RUN_S: Final = 20.0
+_OF_A_RUN_BURST: Final = 100.0
+"""Requests with one run token; an answer to more says when to come again."""
 
 _MINUTE_S: Final = 60
 _ONE_HOME: Final = 64
@@ -41,6 +51,7 @@ class Gate:
         self._door = door
         a_minute = settings.api_failures_per_minute
         self._requests = Buckets(settings.api_requests_per_s, settings.api_burst)
+        self._reports = Buckets(_OF_A_RUN_S, _OF_A_RUN_BURST)
         self._failures = Buckets(a_minute / _MINUTE_S, max(1.0, a_minute))
         self._valid: OrderedDict[bytes, None] = OrderedDict()
         """Digests of what was valid lately; only the event loop's thread is here."""
@@ -49,14 +60,24 @@ class Gate:
         if scope["type"] == "http" and scope["path"] not in OPEN:
             header = Headers(scope=scope).get("authorization", "")
             caller = await self._known(header, address_of(scope))
-            if wait_s := self._requests.take(caller.key_id, now=boot_time()):
+            if isinstance(caller, Speaker):
+                self._admit_run(caller, scope["path"])
+            elif wait_s := self._requests.take(caller.key_id, now=boot_time()):
                 raise RateLimitedError(
                     "too many requests with this key", retry_after_s=round(wait_s, 3)
                 )
             scope["state"]["caller"] = caller
         await self._app(scope, receive, send)
 
-    async def _known(self, header: str, address: str) -> Caller:
+    def _admit_run(self, caller: Speaker, path: str) -> None:
+        if path != INSIDE and not path.startswith(f"{INSIDE}/"):
+            raise ForbiddenError(f"a run's token opens {INSIDE} alone")
+        if wait_s := self._reports.take(caller.execution_id, now=boot_time()):
+            raise RateLimitedError(
+                "too many reports of this run", retry_after_s=round(wait_s, 3)
+            )
+
+    async def _known(self, header: str, address: str) -> Caller | Speaker:
         digest = hashlib.sha256(header.encode(errors="surrogateescape")).digest()
         suspect = digest not in self._valid
         # Taken beforehand, so that a thousand guesses at once are a thousand.
@@ -66,6 +87,10 @@ class Gate:
             )
         try:
             caller = await run_in_threadpool(self._door.authenticate, header)
+        except OverError:
+            self._valid.pop(digest, None)
+            self._spare(suspect, address)  # no guess: we have made it
+            raise
         except UnauthenticatedError:
             self._valid.pop(digest, None)
             raise

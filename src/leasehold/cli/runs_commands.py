@@ -1,5 +1,6 @@
 """``leasehold runs``: what was run, what runs, and what comes out of it."""
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,14 +111,26 @@ def _print(shape: "Shape") -> None:
 
     events, executions = shape.pop("events"), shape.pop("executions")
     commands, after = shape.pop("commands"), shape.pop("after")
+    progress = shape.pop("progress")
+    if shape["result"] is not None:
+        shape["result"] = json.dumps(shape["result"], ensure_ascii=False)
     output.facts(shape.items())
     output.facts(("after", f"{a['run']} {a['outcome']} (is {a['status']})") for a in after)
+    if progress is not None:
+        output.facts([("progress", _progress_words(progress))])
     output.facts((f"command {i}", " ".join(c["argv"])) for i, c in enumerate(commands))
     for item in executions:
         output.facts([(f"start {item['number']}", _start_words(item))])
     for event in events:
         data = " ".join(f"{k}={v}" for k, v in event["data"].items() if k != "execution")
         sys.stdout.write(f"{event['at']}  {event['name']:<24} {output.clean(data)[:120]}\n")
+
+
+def _progress_words(progress: "Shape") -> str:
+    """Say what a command has said of itself last, and when it was heard."""
+    percent, message = progress["percent"], progress["message"]
+    words = [f"{percent:g}%"] if percent is not None else []
+    return " ".join([*words, message or "", f"(heard at {progress['heard_at']})"]).strip()
 
 
 def _start_words(item: "Shape") -> str:

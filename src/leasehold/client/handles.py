@@ -7,7 +7,7 @@ They never change: each question returns a fresh one.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 from leasehold import seams
 from leasehold.client import following
@@ -64,6 +64,12 @@ class Run(Shown):
     deadline_at: datetime | None
     waits_for: int = 0
     """So many of the runs that it starts after have not ended yet."""
+
+    progress: Shape | None = None
+    """What its command said last of how far it is: `percent`, `message`, `at`, `heard_at`."""
+
+    result: Any = None
+    """What its command said that it came to; neither is in lists."""
 
     executions: tuple[Execution, ...] = ()
     _wire: Wire = field(repr=False, compare=False)

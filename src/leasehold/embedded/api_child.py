@@ -11,6 +11,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import IO, Final
 
 from leasehold.embedded.tether import command
@@ -22,6 +25,7 @@ log = get_logger(__name__)
 PORT: Final = 8321
 HOST: Final = "127.0.0.1"
 _AGAIN_S: Final = 2.0
+_ASK_S: Final = 1.0
 _STOP_S: Final = 15.0
 
 
@@ -51,6 +55,8 @@ class ApiChild:
     ) -> None:
         self._socket, self._environment, self._output = listening, environment, output
         self.url = f"http://{HOST}:{listening.getsockname()[1]}"
+        self._place = self.url.partition("://")[2]
+        self._has_answered = False
         self._started_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -75,6 +81,17 @@ class ApiChild:
                 return
             log.warning("api.died", code=self.process.returncode)
         self.process = self._start()
+
+    def answers(self) -> bool:
+        """Return whether it has answered yet; asks it until it has."""
+        if not self._has_answered:
+            with (
+                suppress(OSError),
+                closing(HTTPConnection(self._place, timeout=_ASK_S)) as line,
+            ):
+                line.request("GET", "/healthz")
+                self._has_answered = line.getresponse().status == HTTPStatus.OK
+        return self._has_answered
 
     def stop(self) -> None:
         """Let it answer what is under way, and end it."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final, Self
 
+from leasehold import reaching
 from leasehold.embedded import api_child, broker
 from leasehold.errors import BadInputError, BrokerUnavailableError, ConflictError
 from leasehold.log import get_logger
@@ -89,6 +90,7 @@ class Stack:
         self._broker_url = ""
         self._serves_api, self._api_port = api, api_port
         self.api: api_child.ApiChild | None = None
+        self._api_is_said = False
 
     def start(self) -> Where:
         """
@@ -102,6 +104,7 @@ class Stack:
         self._take_home()
         # Before anything is started that would have to be drained.
         listening = api_child.listen(self._api_port) if self._serves_api else None
+        (self.home / reaching.FILE).unlink(missing_ok=True)  # of a stack that was killed
         database = Database(self.settings.database_address)
         try:
             schema.upgrade(database)
@@ -219,7 +222,14 @@ class Stack:
             # Only now for the first time: until workers consume, they have the processor.
             if self.api is not None:
                 self.api.look()
+                self._say_where_the_api_is()
             time.sleep(_LOOK_S)
+
+    def _say_where_the_api_is(self) -> None:
+        """Let workers of this home tell sandboxes; not before it answers, nobody shall wait."""
+        if self.api is not None and not self._api_is_said and self.api.answers():
+            self._write(reaching.FILE, self.api.url)
+            self._api_is_said = True
 
     def stop(self) -> None:
         """Drain: steps end, commands go on, API and broker go; then give the home up."""
@@ -235,7 +245,7 @@ class Stack:
         if self._broker is not None:
             broker.stop(self._broker)
         if self._lock is not None:  # else the home, and what it says of itself, is another's
-            for name in ("stack.json", "broker-url"):
+            for name in ("stack.json", "broker-url", reaching.FILE):
                 (self.home / name).unlink(missing_ok=True)
             self._lock.close()
 

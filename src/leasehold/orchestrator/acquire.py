@@ -301,7 +301,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Ready | Lost | Trouble) 
     moves.record(tx, *names, tenant_id=run["tenant_id"], run_id=run["id"], lease_id=lease["id"])
     if job.end_requested:
         return ending.follow(tx, context, job, fates.ended_by(job.end_requested))
-    return preparing.enter(tx, job)
+    return preparing.enter(tx, context, job)
 
 
 def _activate(tx: Tx, context: Context, lease: Row, outcome: Ready) -> Row:

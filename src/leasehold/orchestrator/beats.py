@@ -153,7 +153,7 @@ def _untold(execution_id: str, error: Exception) -> Polled:
 
 def _redactor(context: Context, row: Row) -> Redactor:
     pins = load(row["secrets"]), load(row["facts"]).get("secrets")
-    return revealing.redactor(context, row["tenant_id"], *pins)
+    return revealing.of_start(context, row["tenant_id"], row, *pins)
 
 
 def _target(context: Context, row: Row) -> Target:

@@ -198,7 +198,7 @@ def _begun(tx: Tx, context: Context, run: Row, lease: Row | None) -> Job | None:
     job = job_of(tx, context, run, lease, taken_over=True)
     if job.step is Step.EXECUTE and job.execution is None:
         # A retry in the same sandbox: the one before is proven over, so this is a new start.
-        return preparing.enter(tx, job)
+        return preparing.enter(tx, context, job)
     if job.step is not Step.HEARTBEAT:
         moves.record(
             tx,

@@ -25,7 +25,7 @@ from leasehold.errors import (
     SecretUnavailableError,
 )
 from leasehold.ids import RunId, execution_id
-from leasehold.orchestrator import ending, looking, revealing
+from leasehold.orchestrator import choosing, ending, looking, revealing
 from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import Command, SettledState, Started, StartOutcome
@@ -80,6 +80,7 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
             "stdout_dropped": 0,
             "stderr_dropped": 0,
             "secrets": revealing.pin(tx, job, lease),
+            "runtime_url": choosing.url_of(lease),
             "created_at": run["now_us"],
         },
     )
@@ -116,15 +117,26 @@ def begin(tx: Tx, job: Job, *, command_index: int, first_attempt: bool = False) 
 
 
 def command_of(
-    spec: RunSpec, index: int, environment_env: dict[str, Any], values: Mapping[str, str]
+    spec: RunSpec,
+    index: int,
+    environment_env: dict[str, Any],
+    values: Mapping[str, str],
+    ours: Mapping[str, str],
 ) -> Command:
-    """Return the command as the provider gets it; `values` are those of its secrets."""
+    """
+    Return the command as the provider gets it.
+
+    Args:
+        values: Of its secrets.
+        ours: Variables that we give it; they go before those of the same names.
+    """
     one, timeout_s = spec.command(index), spec.timeout_of(index)
     timeout = None if timeout_s is None else timedelta(seconds=timeout_s) + SECOND_LINE
     return Command(
         argv=one.argv,
         cwd=one.cwd,
-        env=filled({**environment_env, **plain_env(spec.env), **plain_env(one.env)}, values),
+        env=filled({**environment_env, **plain_env(spec.env), **plain_env(one.env)}, values)
+        | dict(ours),
         stdin=base64.b64decode(one.stdin),
         timeout=timeout,
         grace=timedelta(seconds=spec.grace_s),
@@ -152,7 +164,8 @@ def act(context: Context, job: Job) -> Started | Gone | Trouble:
         if error.retryable:
             return Trouble(error.code, str(error))
         return _refused(context, job, error)
-    command = command_of(job.spec, execution["command_index"], environment_env, values)
+    ours = choosing.variables(context, execution)
+    command = command_of(job.spec, execution["command_index"], environment_env, values, ours)
     try:
         if job.taken_over:
             with effect("provider.seize"):

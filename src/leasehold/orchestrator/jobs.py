@@ -11,6 +11,7 @@ from leasehold.blobs import Blobs
 from leasehold.domain.lifecycle import EndKind, Step
 from leasehold.domain.pace import Pace
 from leasehold.domain.redaction import Redactor
+from leasehold.domain.runtime_urls import Known
 from leasehold.domain.secrets import Pins
 from leasehold.domain.specs import RunSpec
 from leasehold.domain.timers import Timers
@@ -123,6 +124,12 @@ class Context:
     """The store of workspaces and artifacts."""
 
     limits: FileLimits = field(default_factory=FileLimits)
+    run_token_key: str = field(default="", repr=False)
+    """Signs the tokens that sandboxes report with; empty: none is given."""
+
+    reach: Callable[[], Known | None] = lambda: None
+    """What is known of the API's addresses now; None: no sandbox is to be asked."""
+
     git_schemes: frozenset[str] = frozenset()
     git_ca_file: Path | None = None
     max_concurrent: int | None = None

@@ -1,5 +1,6 @@
 """
-Between a sandbox that is ready and the first command: its tree, then its set-up command.
+Between a sandbox that is ready and the first command: its tree, where it reaches the API
+(`choosing`), then its set-up command.
 
 Authority is the lease's metadata. `tree` says which tree lies in the sandbox (by its digest),
 `setup` which set-up command has gone through on it; each is written in the transaction after
@@ -37,7 +38,7 @@ from leasehold.errors import (
     SandboxGoneError,
     StaleFenceError,
 )
-from leasehold.orchestrator import copying, ending, execute, looking
+from leasehold.orchestrator import choosing, copying, ending, execute, looking
 from leasehold.orchestrator.jobs import Context, Job, Trouble, interruptions
 from leasehold.provider.budget import Budget
 from leasehold.seams import effect
@@ -87,8 +88,13 @@ def tree_of(job: Job) -> Row | None:
     return found
 
 
-def enter(tx: Tx, job: Job) -> Job | None:
-    """Go on in a sandbox that is ready, with whatever it lacks; the caller holds the rows."""
+def enter(tx: Tx, context: Context, job: Job, *, asked: bool = False) -> Job | None:
+    """
+    Go on in a sandbox that is ready, with whatever it lacks; the caller holds the rows.
+
+    Args:
+        asked: It was asked just now where it reaches the API.
+    """
     run, lease = job.run, job.lease
     assert run is not None
     assert lease is not None
@@ -96,13 +102,21 @@ def enter(tx: Tx, job: Job) -> Job | None:
         return copying.begin(tx, job)
     spec, facts = job.spec, dict(load(lease["facts"]))
     tree = tree_of(job)
-    if tree is not None and (facts.get("tree") or {}).get("digest") != tree["digest"]:
+    if tree is not None and not _lies_there(tree, facts):
         return _begin_realizing(tx, job, facts, tree)
+    if not asked and (asking := choosing.enter(tx, context, job)) is not None:
+        return asking
+    assert job.lease is not None
+    facts = dict(load(job.lease["facts"]))
     if spec.setup is not None and facts.get("setup") != _mark(job, facts):
         if facts.get("setup") is not None:
             _set_facts(tx, job, {**facts, "setup": None})
         return execute.begin(tx, job, command_index=SETUP)
     return execute.begin(tx, job, command_index=run["command_index"])
+
+
+def _lies_there(tree: Row, facts: Row) -> bool:
+    return bool((facts.get("tree") or {}).get("digest") == tree["digest"])
 
 
 def _mark(job: Job, facts: Row) -> str:
@@ -151,6 +165,10 @@ def act(context: Context, job: Job) -> Any:
         return execute.act(context, job)
     if copying.is_due(job):
         return copying.act(context, job)
+    assert job.lease is not None
+    tree = tree_of(job)
+    if tree is None or _lies_there(tree, load(job.lease["facts"])):
+        return choosing.act(context, job)
     return _realize(context, job)
 
 
@@ -203,12 +221,16 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
         return ending.follow(tx, context, job, fates.ended_by(job.end_requested))
     if copying.is_due(job):
         return copying.record(tx, context, job, outcome)
+    if isinstance(outcome, choosing.Asked):
+        choosing.note(tx, context, job, outcome)
+        return enter(tx, context, job, asked=True)
+    tree = tree_of(job)
+    if tree is None or _lies_there(tree, load(lease["facts"])):
+        return choosing.failed(tx, context, job, outcome)
     if isinstance(outcome, Gone):
         return _gone(tx, context, job, outcome)
     if isinstance(outcome, Trouble):
         return _trouble(tx, context, job, outcome)
-    tree = tree_of(job)
-    assert tree is not None
     facts = {**load(lease["facts"]), "setup": None}
     facts["tree"] = {
         **tree,
@@ -225,7 +247,7 @@ def record(tx: Tx, context: Context, job: Job, outcome: Any) -> Job | None:
         "workspace.realized",
         {n: facts["tree"][n] for n in names if n in facts["tree"]},
     )
-    return enter(tx, job)
+    return enter(tx, context, job)
 
 
 def _gone(tx: Tx, context: Context, job: Job, outcome: Gone) -> Job | None:

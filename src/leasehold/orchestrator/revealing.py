@@ -10,15 +10,17 @@ to hide is no reason to hide nothing.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
+from leasehold.domain import run_tokens
 from leasehold.domain.redaction import NOTHING, Redactor
 from leasehold.domain.secrets import Pins, filled, names_in
 from leasehold.errors import LeaseholdError, ProviderError, SecretUnavailableError
 from leasehold.orchestrator.jobs import Context, Job
 from leasehold.provider.contract import Json, Polled, PollItem, Sandbox, Settled
 from leasehold.store import secrets
-from leasehold.store.database import Tx
+from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
 OutcomeT = TypeVar("OutcomeT")
@@ -78,14 +80,44 @@ def pins_of(job: Job) -> list[Pins]:
     return [pins for pins in found if pins]
 
 
+@lru_cache(maxsize=4096)
+def _of_text(text: str) -> Redactor:
+    return Redactor.of((text,))
+
+
+def of_token(context: Context, execution_id: str) -> Redactor:
+    """Return what hides the token of one start of a command."""
+    return _of_text(run_tokens.secret_part(context.run_token_key, execution_id))
+
+
+def of_start(context: Context, tenant_id: str, start: Row, *pins: Pins | None) -> Redactor:
+    """
+    Return what hides these pins' values and the token that a start was given, if it was.
+
+    Args:
+        start: Has its `execution_id` and its `runtime_url`.
+
+    Raises:
+        SecretUnavailableError: A value cannot be had.
+    """
+    values = redactor(context, tenant_id, *pins)
+    if start["runtime_url"] is None:
+        return values
+    return values.beside(of_token(context, start["execution_id"]))
+
+
 def redactor_of(context: Context, job: Job) -> Redactor:
     """Return what hides all that a job's command and provider were given."""
     pins = pins_of(job)
-    if not pins:
+    start = job.execution
+    if not pins and (start is None or start["runtime_url"] is None):
         return NOTHING
     subject = job.lease or job.run
     assert subject is not None
-    return redactor(context, subject["tenant_id"], *pins)
+    if start is None:
+        return redactor(context, subject["tenant_id"], *pins)
+    named = {"execution_id": start["id"], "runtime_url": start["runtime_url"]}
+    return of_start(context, subject["tenant_id"], named, *pins)
 
 
 def pin(tx: Tx, job: Job, lease: Mapping[str, Any]) -> dict[str, int] | None:
@@ -169,7 +201,8 @@ def hidden_error(error: ProviderError, hider: Redactor) -> ProviderError:
 
 def hidden(context: Context, job: Job, outcome: OutcomeT) -> OutcomeT:
     """Return a step's outcome with every value hidden in its words and metadata."""
-    if not pins_of(job):
+    told = job.execution is not None and job.execution["runtime_url"] is not None
+    if not told and not pins_of(job):
         return outcome
     message = getattr(outcome, "message", None)
     sandbox = getattr(outcome, "sandbox", None)

@@ -49,6 +49,9 @@ class Execution(SQLModel, table=True):
     secrets: dict[str, Any] | None = json_field()
     """Name → version of the secrets that its command was given; NULL: none."""
 
+    runtime_url: str | None = None
+    """Where its command was told to reach the API, with a token of its own; NULL: nowhere."""
+
 
 class OutputChunk(SQLModel, table=True):
     """A piece of one stream, at its byte offset; pieces never overlap."""
@@ -93,6 +96,8 @@ class Artifact(SQLModel, table=True):
     """Why it was skipped."""
 
     created_at: int = micros(nullable=False)
+    pushed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """Sent by a command while it ran, with its token; else collected when the run ended."""
 
 
 class Event(SQLModel, table=True):

@@ -176,6 +176,7 @@ def drop_runs(
     tx.run(f"DELETE FROM executions WHERE run_id IN ({names})", **params)
     predecessors.drop(tx, run_ids)
     tx.run(f"DELETE FROM webhook_deliveries WHERE run_id IN ({names})", **params)
+    tx.run(f"DELETE FROM run_reports WHERE run_id IN ({names})", **params)
     tx.run(f"DELETE FROM runs WHERE id IN ({names})", **params)
     return run_ids
 

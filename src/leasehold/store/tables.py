@@ -23,6 +23,7 @@ from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
 from leasehold.store.place_tables import PLACE_TABLES
 from leasehold.store.predecessor_tables import PREDECESSOR_TABLES
+from leasehold.store.report_tables import REPORT_TABLES
 from leasehold.store.schedule_tables import SCHEDULE_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 from leasehold.store.tenant_tables import TENANT_TABLES
@@ -33,7 +34,7 @@ METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
     *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES),
-    *(WEBHOOK_TABLES, PLACE_TABLES),
+    *(WEBHOOK_TABLES, PLACE_TABLES, REPORT_TABLES),
 )
 assert all(_OTHERS), "made with them"
 
@@ -42,8 +43,9 @@ class Fact(SQLModel, table=True):
     """
     One fact of the deployment.
 
-    `deployment` (its id), `epoch` (the high bits of its fences), `clock_offset_us`, and from
-    time to time `bound_to`, `alarm` (`store.restored`) and `sweep_wanted` (`store.sweeps`).
+    `deployment` (its id), `epoch` (the high bits of its fences), `clock_offset_us`,
+    `run_token_key` (signs run tokens), and from time to time `bound_to`, `alarm`
+    (`store.restored`) and `sweep_wanted` (`store.sweeps`).
     """
 
     __tablename__ = "facts"

@@ -13,7 +13,7 @@ from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
-from leasehold.store import leases, moves, predecessors
+from leasehold.store import leases, moves, predecessors, reports
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import MANY, decoded
@@ -82,8 +82,9 @@ def run_view(
     events: Sequence[Row] = (),
     executions: Sequence[Row] = (),
     after: Sequence[Row] = (),
+    report: Row | None = None,
 ) -> Shape:
-    """Return what is shown of one run."""
+    """Return what is shown of one run; `report` is what its commands have said."""
     spec = load(row["spec"])
     chosen = {"environment_chosen_by": chosen_by(events)} if events else {}
     return {
@@ -123,6 +124,8 @@ def run_view(
         "due_at": iso(row["due_at"]),
         "deadline_at": iso(row["deadline_at"]),
         "after": [predecessors.view(item) for item in after],
+        "progress": None if report is None else _progress_view(report),
+        "result": None if report is None or not report["result"] else report["result"]["value"],
         "executions": [execution_view(item) for item in executions],
         "events": [event_view(item) for item in events],
     }
@@ -151,13 +154,25 @@ def whole_run(tx: Tx, run_id: str, *, tenant_id: str) -> Shape:
         events=events,
         executions=starts.of_run(tx, run_id),
         after=predecessors.of_run(tx, run_id),
+        report=reports.find(tx, run_id),
     )
 
 
+def _progress_view(report: Row) -> Shape:
+    return {
+        "percent": report["percent"],
+        "message": report["message"],
+        "at": iso(report["progress_at"]),
+        "heard_at": iso(report["heard_at"]),
+        "execution": report["execution_id"],
+    }
+
+
 def run_line(row: Row) -> Shape:
-    """Return what is shown of one run in a list: all but its history."""
+    """Return what is shown of one run in a list: all but its history and its reports."""
     shape = run_view(row)
-    del shape["events"], shape["executions"], shape["after"]
+    for name in ("events", "executions", "after", "progress", "result"):
+        del shape[name]
     return shape
 
 
