@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from leasehold.cli import explaining
+from leasehold.orchestrator import explaining
 from leasehold.errors import BadInputError, ConflictError
 from leasehold.orchestrator import submit
 from leasehold.store import hosts

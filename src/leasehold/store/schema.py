@@ -20,7 +20,10 @@ from sqlalchemy.exc import DBAPIError
 from leasehold.errors import SchemaError
 from leasehold.store.database import Database, Tx
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS: Final = (
+    *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"),
+    "0014",
+)
 """Every revision that this code knows, the oldest first; a test compares it with Alembic's."""
 
 HEAD: Final = REVISIONS[-1]

@@ -21,6 +21,7 @@ from leasehold.store.contents import Execution as Execution  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
+from leasehold.store.pass_tables import PASS_TABLES
 from leasehold.store.schedule_tables import SCHEDULE_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 from leasehold.store.tenant_tables import TENANT_TABLES
@@ -29,7 +30,7 @@ from leasehold.store.upkeep_tables import UPKEEP_TABLES
 METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
-    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES),
+    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PASS_TABLES),
 )
 assert all(_OTHERS), "made with them"
 
