@@ -45,6 +45,7 @@ def _environment() -> Environment:
         "between": between,
         "words": words,
         "json": json.dumps,
+        "ticks": ticks,
     }
     return made
 
@@ -55,6 +56,15 @@ def time_of(iso: str | None) -> str:
         return NOTHING
     shown = f"{iso[:10]} {iso[11:19]} UTC"
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(iso, shown)
+
+
+def ticks(text: str) -> str:
+    """Return a sentence with the commands in its backticks as code."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)
 
 
 def short(id_: str | None) -> str:

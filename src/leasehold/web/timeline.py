@@ -15,11 +15,17 @@ WIDTH: Final = 1000
 """Of the whole line, in units of the drawing."""
 
 _LEAST: Final = 4
-_BEGUN: Final = {"run.queued": "queued", "run.parked": "parked"}
+_SENT: Final = "waits for a worker"
+_BEGUN: Final = {
+    "run.queued": "queued",
+    "run.running": _SENT,
+    "run.parked": "parked",
+}
 _ENDED: Final = {
-    "run.queued": ("parked",),
-    **dict.fromkeys(("run.running", "run.parked"), ("queued",)),
-    **{f"run.{status}": ("queued", "parked") for status in RUN_ENDS},
+    "run.queued": ("parked", _SENT),
+    "run.running": ("queued",),
+    "run.parked": ("queued", _SENT),
+    **{f"run.{status}": ("queued", "parked", _SENT) for status in RUN_ENDS},
 }
 """What a run waits for, and which events end that."""
 
@@ -31,7 +37,7 @@ class Bar:
     name: str
     start: str
     end: str | None = None
-    outcome: str = "running"
+    outcome: str = "goes on"
     note: str = ""
     seconds: float = 0.0
     x: int = 0
@@ -79,6 +85,7 @@ def _bars(events: Sequence[Mapping[str, Any]]) -> list[Bar]:
         if noun != "step":
             continue
         if phase == "started":
+            drawing.end(_SENT, at)
             drawing.begin(step, at)
         else:
             outcome = "failed" if phase == "failed" else "done"

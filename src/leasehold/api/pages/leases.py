@@ -20,7 +20,8 @@ from leasehold.web.rendering import between
 router = APIRouter(prefix="/leases")
 PAGE: Final = 50
 _GIVEN_BACK: Final = frozenset({LeaseStatus.IDLE, LeaseStatus.RETAINED})
-_RETAINED: Final = frozenset({LeaseStatus.IDLE, LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING})
+_HELD: Final = frozenset({LeaseStatus.ACTIVE, LeaseStatus.ACQUIRING})
+_RETAINED: Final = _HELD | {LeaseStatus.IDLE}
 
 
 class LeasesAsked(Filters):
@@ -80,6 +81,7 @@ def _line(shape: Shape, now: str | None) -> Shape:
         "left_s": None if left is None else max(0.0, left),
         "share": share,
         "over": shape["status"] in LEASE_ENDS,
+        "is_held": shape["status"] in _HELD,
         "can_release": shape["status"] in _GIVEN_BACK,
         "can_retain": shape["status"] in _RETAINED,
     }

@@ -1,4 +1,4 @@
-"""The first page: what is under way, waits, and went wrong lately; and what tells of changes."""
+"""The first page: what is under way, waits and went wrong; and what tells of changes."""
 
 from typing import Annotated, Any, Final
 

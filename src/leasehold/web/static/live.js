@@ -72,8 +72,10 @@
   // What a person has opened, or focused, stays as it is.
   if (window.Idiomorph) {
     Object.assign(window.Idiomorph.defaults, { ignoreActiveValue: true });
-    window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
-      !(name === "open" && node.nodeName === "DETAILS");
+    const { callbacks } = window.Idiomorph.defaults;
+    callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.nodeName === "DETAILS");
+    // Output has a stream of its own (output.js).
+    callbacks.beforeNodeMorphed = (node) => node.id !== "output-card";
   }
   document.addEventListener("htmx:configRequest", (event) => {
     event.detail.headers["Leasehold-Place"] = document.body.dataset.place || "";

@@ -142,6 +142,10 @@
     const how = data.signal ? `, signal ${data.signal}` : (data.exit_code === null ? "" : `, exit code ${data.exit_code}`);
     small.textContent = `${data.status}${how}`;
   });
+  source.addEventListener("end", () => {
+    const silent = document.getElementById("silent");
+    if (silent) silent.textContent = "It wrote nothing.";
+  });
   const close = () => { source.close(); follow.closest("label").hidden = true; };
   source.addEventListener("end", close);
   source.addEventListener("closed", (event) => {
