@@ -72,7 +72,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def open_(chromium: Browser, deployment: Deployment) -> Iterator[Open]:
-    """Return what opens a page of the monitor, signed in; no error of its script is forgiven."""
+    """Return what opens a page of the monitor, signed in; its script makes no error."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 

@@ -43,7 +43,7 @@ def test_a_change_appears_by_itself_and_nothing_jumps(
     expect(row.locator(".status")).to_have_text("running")
     expect(page.locator("#connection")).to_have_attribute("data-state", "on")
     page.evaluate("window.scrollTo(0, 120); window.marked = true")
-    page.locator("input[name=environment]").fill("typed")
+    page.get_by_label("Environment").fill("typed")
     row.evaluate("element => { element.marked = true }")
     # Another window does it.
     other = run_page(open_, run_id)
@@ -52,7 +52,7 @@ def test_a_change_appears_by_itself_and_nothing_jumps(
     expect(row.locator(".status")).to_have_text("cancelled")
     assert page.evaluate("[window.marked, window.scrollY]") == [True, 120]
     assert row.evaluate("element => element.marked"), "the row was made anew"
-    assert page.locator("input[name=environment]").input_value() == "typed"
+    assert page.get_by_label("Environment").input_value() == "typed"
 
 
 def test_what_was_opened_stays_open(open_: Open, deployment: Deployment) -> None:

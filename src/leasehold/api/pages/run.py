@@ -74,16 +74,25 @@ def _outputs(tx: Tx, starts: list[Row]) -> list[dict[str, Any]]:
         for name in ("stdout", "stderr"):
             stored = int(row[f"{name}_offset"])
             first = max(0, stored - SHOWN_BYTES)
-            data = b""
-            if stored:
-                data = executions.output(
-                    tx, row["id"], stream=name, offset=first, limit_bytes=SHOWN_BYTES
-                )[: stored - first]
+            data = b"".join(_read(tx, row["id"], name, first, stored))
             text = data.decode(errors="replace")
             streams_.append({"name": name, "stored": stored, "first": first, "text": text,
                              "dropped": row[f"{name}_dropped"]})  # fmt: skip
         found.append({**views.execution_view(row), "streams": streams_})
     return found
+
+
+def _read(tx: Tx, execution_id: str, stream: str, first: int, stored: int) -> Iterator[bytes]:
+    """Return a stream from one offset up to another; one look may give less than is asked."""
+    while first < stored:
+        want = min(stored - first, _CHUNK)
+        data = executions.output(
+            tx, execution_id, stream=stream, offset=first, limit_bytes=want
+        )[: stored - first]
+        if not data:
+            return
+        first += len(data)
+        yield data
 
 
 def _place(starts: list[Row]) -> str:
@@ -138,18 +147,16 @@ def download(
 def _pieces(door: Door, execution_id: str, stream: str, stored: int) -> Iterator[bytes]:
     offset = 0
     while offset < stored:
-        want = partial(
-            executions.output,
-            execution_id=execution_id,
-            stream=stream,
-            offset=offset,
-            limit_bytes=_CHUNK,
-        )
-        data = door.read(want)[: stored - offset]
+        # Each look in a transaction of its own: none is open while a client takes its time.
+        data = door.read(partial(_next, execution_id, stream, offset, stored))
         if not data:
             return
         offset += len(data)
         yield data
+
+
+def _next(execution_id: str, stream: str, first: int, stored: int, tx: Tx) -> bytes:
+    return next(_read(tx, execution_id, stream, first, stored), b"")
 
 
 @router.post("/cancel")
