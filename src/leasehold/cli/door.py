@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 from leasehold import bootstrap, log
 from leasehold import settings as knobs
 from leasehold.bootstrap import App
-from leasehold.cli import tenancy
+from leasehold.cli import heeding, tenancy
 from leasehold.cli.codes import say
 from leasehold.cli.options import patience
 from leasehold.errors import NotFoundError, StoreUnavailableError
@@ -49,7 +49,8 @@ def patiently(what: str, call: Callable[[], T], *, patience_s: float) -> T:
     pause, told = _PAUSE_S, False
     while True:
         try:
-            return call()
+            with heeding.unbroken():
+                return call()
         except StoreUnavailableError as error:
             left = patience_s - (time.monotonic() - began)
             if left <= 0:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from leasehold.cli import codes
+from leasehold.cli import codes, heeding
 from leasehold.cli.door import Door
 from leasehold.cli.output import ProgressLine, duration, short
 from leasehold.domain.lifecycle import EXECUTION_ENDS, RUN_ENDS, LeaseStatus
@@ -175,7 +175,8 @@ def until_end(follower: Follower, *, tick: Callable[[], None], progress: Progres
     """Show everything until the run is over and all its output was shown."""
     began = time.monotonic()
     while True:
-        tick()
+        with heeding.unbroken():
+            tick()
         more = follower.turn()
         if follower.over and not more:
             progress.end()
@@ -189,7 +190,8 @@ def until_released(door: Door, run_id: str, *, tick: Callable[[], None]) -> Row:
     """Wait until the run's lease is given back, for a bounded time; return the last look."""
     until = time.monotonic() + RELEASE_S
     while True:
-        tick()
+        with heeding.unbroken():
+            tick()
         row = door.read(lambda tx: views.progress(tx, run_id)) or {}
         owes = row.get("lease_status") in {LeaseStatus.RELEASING, LeaseStatus.ACTIVE}
         if not owes or time.monotonic() >= until:

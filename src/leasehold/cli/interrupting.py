@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, TypeAlias
 
+from leasehold.cli import heeding
 from leasehold.cli.codes import BROKEN_PIPE, INTERRUPTED, say
 from leasehold.cli.door import Door
 from leasehold.cli.following import Follower, until_end
@@ -31,7 +32,7 @@ def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end us in order: the run is cancelled, a stack of ours stopped."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise _TermReceived
+        heeding.interrupt(_TermReceived)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

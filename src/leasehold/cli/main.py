@@ -20,6 +20,7 @@ from leasehold.cli import (
     environment_update,
     exec_command,
     fleet_commands,
+    heeding,
     insight_commands,
     keys_commands,
     leases_commands,
@@ -47,7 +48,8 @@ class Doors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with heeding.ctrl_c():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
