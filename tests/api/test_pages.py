@@ -46,6 +46,12 @@ def test_every_page_is_strict_about_what_it_loads(browser: Browser) -> None:
         assert [url for url in loaded if not url.startswith(("/monitor", "#"))] == []
 
 
+def test_who_types_the_address_alone_comes_to_the_monitor(browser: Browser) -> None:
+    typed = browser.client.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (typed.status_code, typed.headers["Location"]) == (303, "/monitor")
+    assert browser.client.get("/").status_code == 401
+
+
 def test_an_empty_deployment_says_what_to_do_next(browser: Browser) -> None:
     assert "leasehold run -- echo hello" in text_of(browser.get("/runs"))
     assert "No sandbox is held" in text_of(browser.get("/leases"))

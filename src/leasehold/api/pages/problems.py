@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import Scope
 
 from leasehold.api import answers
-from leasehold.api.gate import SIGN_IN, is_page
+from leasehold.api.gate import PAGES, SIGN_IN, is_page
 from leasehold.api.pages.page import document
 
 _KEPT: Final = ("retry-after", "connection", "allow")
@@ -19,9 +19,11 @@ _KEPT: Final = ("retry-after", "connection", "allow")
 
 def shown(scope: Scope, answer: Response) -> Response:
     """Return an error in the form that its reader can read."""
+    headers = Headers(scope=scope)
+    if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+        return RedirectResponse(PAGES, status_code=303)  # a person typed the address
     if not is_page(scope["path"]):
         return answer
-    headers = Headers(scope=scope)
     if answer.status_code == HTTPStatus.UNAUTHORIZED and scope["path"] != SIGN_IN:
         return _to_sign_in(scope, headers)
     problem = json.loads(bytes(answer.body))
