@@ -46,6 +46,7 @@ MACHINES = (
     ),
     Machine("Tenant", life.TenantStatus, life.TENANT_MOVES, life.TenantStatus.ACTIVE),
     Machine("Schedule", life.ScheduleStatus, life.SCHEDULE_MOVES, life.ScheduleStatus.ACTIVE),
+    Machine("Delivery", life.DeliveryStatus, life.DELIVERY_MOVES, life.DeliveryStatus.PENDING),
     Machine("Worker", life.WorkerStatus, life.WORKER_MOVES, life.WorkerStatus.STARTING),
     Machine("Session", life.SessionStatus, life.SESSION_MOVES, life.SessionStatus.LIVE),
 )

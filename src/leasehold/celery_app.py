@@ -27,6 +27,7 @@ from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.feed import Feed
 from leasehold.ids import new_id
 from leasehold.orchestrator import draining
+from leasehold.runtime import courier
 from leasehold.runtime.canary import Canary
 from leasehold.runtime.guard import Beacon, BeaconGuard
 from leasehold.runtime.keeper import Keeper
@@ -59,7 +60,12 @@ class _Alone:
         self.keeper.on_lost = lambda: os._exit(70)
         publish = transport.Publisher(celery)
         context = self.app.context(publish=publish, worker_id=f"agent-{self.session_id}")
-        self.ticker = Ticker(context, batch=settings.clock_batch, session_id=self.session_id)
+        self.ticker = Ticker(
+            context,
+            batch=settings.clock_batch,
+            session_id=self.session_id,
+            courier=courier.make(self.app, context),
+        )
         context.nudge = self.ticker.nudge
         self.runtime = WorkerRuntime(
             self.app,

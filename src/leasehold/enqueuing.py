@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from leasehold import bootstrap, log, seams, transport
 from leasehold import settings as knobs
+from leasehold.domain.after import parse_after
 from leasehold.domain.fields import RunFields, body
 from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
 from leasehold.errors import BadInputError
@@ -104,7 +105,7 @@ def enqueue(
 
     Raises:
         BadInputError: A field is wrong, or the session's transaction cannot carry a run.
-        NotFoundError: There is no such environment, lease or tenant.
+        NotFoundError: There is no such environment, lease, tenant or run to start after.
         ConflictError: The environment is archived; the lease has ended; the key was used
             with another body; too many runs wait (`FullError`).
         SchemaError: The database has no schema of Leasehold, or another version's.
@@ -114,8 +115,11 @@ def enqueue(
     if environment is not None and lease_id is not None:
         raise BadInputError("lease_id: give it or an environment", field="lease_id")
     place = environment or (None if lease_id else _LOCAL.name)
+    asked = body(command, fields)
+    after = parse_after(asked.pop("after", ()))
     request = submit.Request(
-        spec=parse(RunSpec, body(command, fields)),
+        spec=parse(RunSpec, asked),
+        after=after,
         environment=place,
         lease_id=lease_id,
         key=_checked(key),

@@ -278,6 +278,7 @@ RUN_CODES: dict[str, str] = {
     "timeout": "a command ran longer than its timeout",
     "deadline": "the run was not over by its deadline",
     "queue_timeout": "the run was not admitted in time",
+    "predecessor_outcome": "a run that it starts after ended otherwise than it needs",
     "start_timeout": "no sandbox was ready in time",
     "config_rejected": "the provider refused the environment's config",
     "environment_unavailable": "the environment is archived or gone",

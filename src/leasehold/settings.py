@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,6 +147,20 @@ class Settings(BaseSettings):
     """What `leasehold up` brokers with: `auto` (a server that a wheel or the machine has, else
     fakeredis) or `fakeredis` (pure Python)."""
 
+    webhook_networks: str = Field(default="", pattern=r"^[0-9a-fA-F.:/]*(,[0-9a-fA-F.:/]+)*$")
+    """Networks that webhooks may reach beside public addresses, `10.1.0.0/16,fd00:1::/64`. By
+    default none: no private, loopback, link-local or other special address is connected to."""
+
+    webhook_deliveries: int = Field(default=8, ge=0, le=256)
+    """Deliveries to webhooks that this host (or `leasehold clock`) has under way at once; 0: it
+    sends none."""
+
+    webhook_timeout_s: float = Field(default=15.0, ge=1, le=120, allow_inf_nan=False)
+    """How long one delivery may take, with the look-up of the name and all redirects."""
+
+    webhook_ca_file: Path | None = None
+    """Certificates (PEM) that are trusted of webhooks' receivers beside the public ones."""
+
     secret_keys_file: Path | None = None
     """Keys that encrypt secrets, one a line: the first encrypts, all decrypt. Default:
     `secret-keys` in `home`, made by the first `leasehold secrets set` of an embedded stack."""
@@ -182,6 +197,13 @@ class Settings(BaseSettings):
                     f"{origin!r}: an origin is https://host or http://host:port, exactly as a"
                     " browser sends it: small letters, no path, no wildcard"
                 )
+        return text
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for network in filter(None, text.split(",")):
+            ip_network(network)
         return text
 
     @field_validator("host_labels")

@@ -88,6 +88,18 @@ def test_a_key_makes_one_run_and_another_body_is_a_conflict(api: Client) -> None
     assert caught.value.__notes__ == [f"request id: {caught.value.request_id}"]
 
 
+def test_a_run_says_what_it_starts_after(api: Client) -> None:
+    first = api.run(["true"], environment="place")
+    second = api.run(["true"], environment="place", after=[f"{first.id}:any"])
+    assert (second.status, second.waits_for) == ("queued", 1)
+    shown = api.runs.get(second.id).raw["after"]
+    assert shown == [{"run": first.id, "outcome": "any", "status": "running"}]
+    with pytest.raises(errors.NotFoundError, match="after: there is no run nothing"):
+        api.run(["true"], environment="place", after=[{"run": "nothing"}])
+    with pytest.raises(errors.BadInputError, match=r"after\.0\.outcome"):
+        api.run(["true"], environment="place", after=[f"{first.id}:soon"])
+
+
 def test_environments_are_made_shown_archived_and_deleted(api: Client) -> None:
     made = api.environments.create(
         "other", provider="fake", policy="retain_on_failure", max_concurrent=3, idle_ttl="10m"
@@ -170,14 +182,29 @@ def test_what_could_happen_twice_is_not_repeated(
 ) -> None:
     door.plan = [LOSE]
     with pytest.raises(errors.ApiUnavailableError, match="does not answer"):
-        troubled.leases.create("place")
+        troubled.environments.create("one", provider="fake")
     door.plan = [503]
     with pytest.raises(errors.ApiUnavailableError, match="answered 503"):
-        troubled.leases.create("place")
+        troubled.environments.create("two", provider="fake")
     assert len(door.asked) == 2
-    assert len(list(troubled.leases.list())) == 1
+    assert [one.name for one in troubled.environments.list()] == ["one", "place"]
     door.plan = [429]
-    troubled.leases.create("place")
+    troubled.environments.create("two", provider="fake")
+
+
+@SQLITE
+def test_a_lease_whose_answer_is_lost_is_asked_for_again_and_made_once(
+    troubled: Client, door: Door
+) -> None:
+    door.plan = [LOSE, 503]
+    lease = troubled.leases.create("place")
+    assert [one.id for one in troubled.leases.list()] == [lease.id]
+    assert len({key for method, _, key in door.asked if method == "POST"}) == 1
+    mine = troubled.leases.create("place", ttl="10m", key="mine")
+    assert troubled.leases.create("place", ttl=600, key="mine").id == mine.id
+    assert mine.key == "mine"
+    with pytest.raises(errors.IdempotencyConflictError, match="with another body"):
+        troubled.leases.create("place", ttl="20m", key="mine")
 
 
 @SQLITE
@@ -287,7 +314,7 @@ def test_output_is_streamed_over_starts_and_broken_connections_once_each(
 
 
 def test_the_keyword_arguments_are_the_fields_of_a_run() -> None:
-    beside = {"cwd", "stdin"}
+    beside = {"cwd", "stdin", "after"}
     not_for_programs = {"copy_in", "copy_out"}
     fields = set(RunFields.__annotations__)
     assert fields - beside == set(RunSpec.model_fields) - not_for_programs

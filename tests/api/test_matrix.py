@@ -14,15 +14,25 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.served import client_of, make_key
+from leasehold import settings as knobs
 from leasehold.api.gate import OPEN, is_page
 from leasehold.api.serving import Service
 from leasehold.domain.roles import Role
 from leasehold.domain.specs import EnvironmentSpec
+from leasehold.domain.webhooks import WebhookSpec
 from leasehold.ids import PLATFORM, new_id
-from leasehold.orchestrator import submit, tenants
+from leasehold.orchestrator import hooking, submit, tenants
 from leasehold.store import hosts, secrets
 from leasehold.store.database import Database, Tx
-from store.rows import insert_key, insert_lease, insert_run, insert_schedule
+from leasehold.vault.keys import Keys
+from store.rows import (
+    insert_delivery,
+    insert_key,
+    insert_lease,
+    insert_run,
+    insert_schedule,
+    insert_webhook,
+)
 
 OTHER: Final = "other"
 OWN: Final = {role: PLATFORM if role is Role.ROOT else "default" for role in Role}
@@ -75,6 +85,7 @@ def secret(tx: Tx, tenant: str) -> dict[str, str]:
 def no_secrets(tx: Tx, _tenant: str) -> dict[str, str]:
     """Leave nothing to encrypt anew: what `secret` makes is no ciphertext."""
     tx.run("DELETE FROM secret_versions")
+    tx.run("DELETE FROM webhooks")
     return {}
 
 
@@ -85,6 +96,26 @@ def fresh_name(_tx: Tx, _tenant: str) -> dict[str, str]:
 def schedule(tx: Tx, tenant: str) -> dict[str, str]:
     row = insert_schedule(tx, name=f"of-{tenant}-{new_id()}", tenant_id=tenant)
     return {"schedule": row["id"]}
+
+
+def webhook(tx: Tx, tenant: str) -> dict[str, str]:
+    row = insert_webhook(tx, name=f"of-{tenant}-{new_id()}", tenant_id=tenant)
+    return {"webhook": row["id"]}
+
+
+def sealed_webhook(tx: Tx, tenant: str) -> dict[str, str]:
+    """Make a webhook whose secret the service can decrypt."""
+    keys = Keys.load(knobs.load().secret_keys_path)
+    spec = WebhookSpec(name=f"of-{tenant}-{new_id()}", url="https://example.org/")
+    row, _ = hooking.create(tx, keys, spec, tenant_id=tenant, actor="test")
+    return {"webhook": row["id"]}
+
+
+def delivery(tx: Tx, tenant: str) -> dict[str, str]:
+    """Make a delivery that was given up."""
+    hook = insert_webhook(tx, name=f"of-{tenant}-{new_id()}", tenant_id=tenant)
+    over = {"status": "failed", "next_at": None, "finished_at": 1}
+    return {"webhook": hook["id"], "delivery": insert_delivery(tx, hook, **over)["id"]}
 
 
 def provider(_tx: Tx, _tenant: str) -> dict[str, str]:
@@ -218,9 +249,26 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
         },
     ),
     ("GET", "/api/v1/schedules/{schedule}"): Row(200, 200, 200, 403, schedule),
+    ("PATCH", "/api/v1/schedules/{schedule}"): Row(
+        403, 200, 200, 403, schedule, body={"overlap": "skip"}
+    ),
     ("POST", "/api/v1/schedules/{schedule}/pause"): Row(403, 200, 200, 403, schedule),
     ("POST", "/api/v1/schedules/{schedule}/resume"): Row(403, 200, 200, 403, schedule),
     ("DELETE", "/api/v1/schedules/{schedule}"): Row(403, 200, 200, 403, schedule),
+    ("GET", "/api/v1/webhooks"): Row(200, 200, 200, 403),
+    ("POST", "/api/v1/webhooks"): Row(
+        403, 403, 201, 403, body={"name": "new", "url": "https://example.org/hook"}
+    ),
+    ("GET", "/api/v1/webhooks/{webhook}"): Row(200, 200, 200, 403, webhook),
+    ("PATCH", "/api/v1/webhooks/{webhook}"): Row(
+        403, 403, 200, 403, webhook, body={"enabled": False}
+    ),
+    ("DELETE", "/api/v1/webhooks/{webhook}"): Row(403, 403, 200, 403, webhook),
+    ("POST", "/api/v1/webhooks/{webhook}/secret"): Row(403, 403, 200, 403, sealed_webhook),
+    ("GET", "/api/v1/webhooks/{webhook}/deliveries"): Row(200, 200, 200, 403, webhook),
+    ("POST", "/api/v1/webhooks/{webhook}/deliveries/{delivery}/redeliver"): Row(
+        403, 200, 200, 403, delivery
+    ),
 }
 FOREIGN: Final = 404
 ROUTES: Final = sorted(MATRIX)
@@ -252,7 +300,7 @@ def fresh(database: Database, route: tuple[str, str], tenant: str) -> dict[str, 
 def everything(database: Database) -> str:
     with database.read() as tx:
         # Not the keys as a whole: those of who asks are used.
-        tables = ("runs", "leases", "environments", "events", "schedules")
+        tables = ("runs", "leases", "environments", "events", "schedules", "webhooks")
         rows = [tx.all(f"SELECT * FROM {table} ORDER BY id") for table in tables]
         revoked = tx.all("SELECT id, revoked_at FROM api_keys ORDER BY id")
         named = tx.all("SELECT * FROM secrets ORDER BY tenant_id, name")

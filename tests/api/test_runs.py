@@ -122,6 +122,35 @@ def test_a_run_without_a_place_goes_where_the_default_is_or_says_what_is_missing
     assert "there is no provider 'local'; there are: fake" in problem["message"]
 
 
+def test_a_run_to_start_after_is_one_of_the_tenants(
+    client: httpx.Client, service: Service, database: Database
+) -> None:
+    first = created(client)
+    second = created(
+        client,
+        after=[
+            {"run": first["id"]},
+        ],
+    )
+    assert (second["status"], second["waits_for"]) == ("queued", 1)
+    shown = client.get(f"{RUNS}/{second['id']}").json()
+    assert shown["after"] == [{"run": first["id"], "outcome": "succeeded", "status": "running"}]
+    (queued,) = (e for e in shown["events"] if e["name"] == "run.queued")
+    assert queued["data"]["after"] == [{"run": first["id"], "outcome": "succeeded"}]
+    with database.write("test") as tx:
+        tx.run("INSERT INTO tenants (id, created_at) VALUES ('other', 1)")
+        foreign = insert_run(tx, tenant_id="other")["id"]
+    for run in (foreign, "nothing"):
+        answer = client.post(RUNS, json=BODY | {"after": [{"run": run}]})
+        assert run in refused(answer, 404, "not_found")["message"]
+        batch = client.post(f"{RUNS}/batch", json={"runs": [BODY | {"after": [run]}, BODY]})
+        one, other = batch.json()["items"]
+        assert (one["error"]["code"], other["outcome"]) == ("not_found", "created")
+    many = [{"run": f"r{n}"} for n in range(101)]
+    problem = refused(client.post(RUNS, json=BODY | {"after": many}), 422, "bad_input")
+    assert problem["field"] == "after"
+
+
 def test_a_place_of_another_tenant_is_not_there(
     client: httpx.Client, service: Service, database: Database
 ) -> None:

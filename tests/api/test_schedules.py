@@ -36,6 +36,49 @@ def test_it_is_paused_resumed_and_deleted(client: httpx.Client) -> None:
     assert client.get(f"{WHERE}/nightly").status_code == 404
 
 
+def test_it_is_changed_by_what_is_given_and_says_what_is_different(
+    client: httpx.Client,
+) -> None:
+    made = client.post(WHERE, json=BODY).json()
+    change = {"cron": "0 4 * * *", "run": {"timeout_s": None, "labels": {"a": "b"}}}
+    answer = client.patch(f"{WHERE}/nightly", json=change)
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()
+    assert shown["changed"] == ["cron", "run"]
+    assert shown["next_at"] != made["next_at"]
+    assert shown["next_times"][0] == shown["next_at"]
+    assert (shown["run"]["timeout_s"], shown["run"]["labels"]) == (None, {"a": "b"})
+    assert shown["run"]["commands"] == made["run"]["commands"]
+    assert shown["run"]["env_names"] == ["A"]
+    assert client.patch(f"{WHERE}/nightly", json=change).json()["changed"] == []
+    paused = client.patch(f"{WHERE}/nightly", json={"paused": True, "overlap": "skip"}).json()
+    assert (paused["status"], paused["changed"]) == ("paused", ["overlap", "status"])
+    assert client.patch(f"{WHERE}/nightly", json={"paused": False}).json()["next_at"]
+    assert client.patch(f"{WHERE}/nothing", json={}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"),
+    [
+        ({"cron": "* * *"}, 422, "cron"),
+        ({"cron": None}, 422, "ScheduleSpec"),
+        ({"at": "2001-01-01T00:00"}, 422, "at"),
+        ({"run": {"commands": []}}, 422, "run.commands"),
+        ({"run": {"comands": []}}, 422, "run.comands"),
+        ({"name": "other"}, 422, "name"),
+        ({"environment": "nowhere"}, 404, None),
+    ],
+)
+def test_a_change_that_would_make_no_schedule_changes_nothing(
+    client: httpx.Client, changes: dict[str, Any], status: int, field: str | None
+) -> None:
+    made = client.post(WHERE, json=BODY).json()
+    answer = client.patch(f"{WHERE}/nightly", json=changes)
+    assert (answer.status_code, answer.json()["field"]) == (status, field), answer.text
+    after = client.get(f"{WHERE}/nightly").json()
+    assert {name: after[name] for name in made} == made
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

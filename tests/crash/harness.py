@@ -20,13 +20,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from leasehold import bootstrap
+from leasehold.domain.after import After
 from leasehold.domain.lifecycle import RUN_ENDS, EndKind, LeaseStatus
 from leasehold.domain.pace import Pace
 from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
@@ -308,6 +309,7 @@ class Engine:
         environment: str | None = None,
         lease_id: str | None = None,
         visit: bool = False,
+        after: Sequence[After] = (),
         **spec: Any,
     ) -> str:
         """Submit a run under its key; return its id, again and again."""
@@ -321,6 +323,7 @@ class Engine:
                 environment=environment,
                 lease_id=lease_id,
                 visit=visit,
+                after=tuple(after),
                 key=key,
             )
             with self.database.write("door.submit") as tx:

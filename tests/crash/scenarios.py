@@ -5,8 +5,7 @@ What is killed: short stories of one or two runs, each told so that any worker c
 over. It asks the rows where it stands. `expect` is how the story must end, killed or not.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from crash.acts import (
@@ -28,85 +27,12 @@ from crash.acts import (
     visited_idle,
 )
 from crash.copies import carries, copied
-from crash.harness import Cell, Engine
+from crash.expected import BIG, NOTHING, OFTEN, ONE, THRICE, TWICE, Expected, Scenario
+from crash.hooked import hooked
+from crash.preceded import preceded
 from crash.pruned import pruned
 from crash.scheduled import scheduled
 from crash.workspace import with_workspace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """How a run must end."""
-
-    status: str = "succeeded"
-    code: str | None = None
-    starts: tuple[int, int] = (1, 1)
-    """How often its commands were started: at least, at most."""
-
-    or_else: frozenset[tuple[str, str | None]] = frozenset()
-    """Other statuses and codes that will do, where a race decides."""
-
-    stdout: tuple[bytes, ...] | None = (b"one two\n",)
-    """Of each command that ran, in order; None: not looked at."""
-
-    stderr: tuple[bytes, ...] | None = (b"three\n",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """One story."""
-
-    name: str
-    provider: str
-    act: Callable[[Engine], bool]
-    expect: Mapping[str, Expected]
-    leases: frozenset[str] = frozenset({"released"})
-    """Statuses in which its leases may end."""
-
-    prepare: Callable[[Cell], None] = lambda _cell: None
-    watch: Callable[[Engine, str, int], None] | None = None
-    """Told each point that is passed; makes the world misbehave."""
-
-    since: str = ""
-    """The first point that no other story has before it; earlier ones are killed there."""
-
-    only: Callable[[str], bool] = lambda _point: True
-    """Which points of it are worth killing at."""
-
-    tune: Callable[[Engine], None] = lambda _engine: None
-    """Gives each worker another broker."""
-
-    boots: bool = False
-    """Points of the worker's own boot count as well."""
-
-    proof: bool = False
-    """Killed in `make proof`; `make test` tells it once, undisturbed."""
-
-    @property
-    def history(self) -> int:
-        """Return how many points before one make it another situation (see `sweep`)."""
-        return (
-            1
-            if self.id
-            in {"fake-success", "fake-reuse", "fake-cancel", "fake-visit", "fake-copy"}
-            else 0
-        )
-
-    @property
-    def id(self) -> str:
-        return f"{self.provider}-{self.name}"
-
-
-ONE: Final = {"run": Expected()}
-NOTHING: Final = Expected(
-    status="cancelled", code="cancelled", starts=(0, 0), stdout=(), stderr=()
-)
-THRICE: Final = Expected(starts=(3, 3), stdout=(b"one two\n",) * 3, stderr=(b"three\n",) * 3)
-OFTEN: Final = Expected(starts=(3, 9), stdout=None, stderr=None)
-"""A supervisor that is slow is proven never to start; then the set-up comes once more."""
-
-TWICE: Final = Expected(starts=(2, 2), stdout=(b"one two\n",) * 2, stderr=(b"three\n",) * 2)
-BIG: Final = 2_500_000
 
 
 def _family(provider: str) -> list[Scenario]:
@@ -224,6 +150,25 @@ _FAKE: Final = [
         provider="fake",
         act=scheduled("fake"),
         only=lambda point: "schedule" in point or "publish" in point,
+        expect={},
+    ),
+    Scenario(
+        name="preceded",
+        provider="fake",
+        act=preceded("fake"),
+        only=lambda point: "preceding" in point or "record.heartbeat" in point,
+        expect={
+            "run": Expected(),
+            "next": Expected(),
+            "never": replace(NOTHING, code="predecessor_outcome"),
+            "last": Expected(),
+        },
+    ),
+    Scenario(
+        name="hooked",
+        provider="fake",
+        act=hooked("fake"),
+        only=lambda point: "webhook" in point or "record" in point,
         expect={},
     ),
     Scenario(

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from crash.acts import JUMP_US
+from crash.expected import Expected, Scenario
 from crash.forks import Kill, Listening, Watch, until, worker
 from crash.harness import Cell, Cells, Engine
-from crash.scenarios import Expected, Scenario
 from leasehold.domain.lifecycle import LEASE_ENDS, ExecutionStatus
 from leasehold.errors import StoreUnavailableError
 from leasehold.store import executions, history, invariants

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from crash.expected import Scenario
 from crash.harness import Cells, Engine
-from crash.scenarios import SCENARIOS, Scenario
+from crash.scenarios import SCENARIOS
 from crash.sweep import tell
 from leasehold.orchestrator.jobs import Message
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from crash.acts import FOREVER, one_run
+from crash.expected import Expected, Scenario
 from crash.forks import Kill
 from crash.harness import Cells, Engine
-from crash.scenarios import Expected, Scenario
 from crash.sweep import tell
 
 

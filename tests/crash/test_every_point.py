@@ -15,9 +15,10 @@ from typing import Final
 import pytest
 
 from crash import points
+from crash.expected import Scenario
 from crash.forks import Kill, until
 from crash.harness import Cells
-from crash.scenarios import SCENARIOS, Scenario
+from crash.scenarios import SCENARIOS
 from crash.sweep import tell
 
 

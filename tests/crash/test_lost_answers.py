@@ -8,9 +8,10 @@ is done twice, and the worker needs no restart.
 
 import pytest
 
+from crash.expected import Scenario
 from crash.forks import Kill
 from crash.harness import Cells
-from crash.scenarios import SCENARIOS, Scenario
+from crash.scenarios import SCENARIOS
 from crash.sweep import tell
 
 NAMES = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from crash.acts import one_run
+from crash.expected import Expected, Scenario
 from crash.forks import Kill
 from crash.harness import Cells, Engine
-from crash.scenarios import Expected, Scenario
 from crash.sweep import tell
 from leasehold.provider import supervisor
 from leasehold_fake_plugin.provider import FakePlugin

@@ -197,6 +197,28 @@ def test_a_queued_run_is_cancelled_at_once_and_retried_as_a_new_one() -> None:
     assert call("runs", "retry", retried["id"]).code == 4
 
 
+def test_a_run_starts_after_another_and_says_which() -> None:
+    create_environment("place")
+    first = submitted("--env", "place", "--", "true")
+    short = first["id"][-8:]
+    second = submitted("--env", "place", "--after", f"{short}:any", "--", "true")
+    assert (second["status"], second["waits_for"]) == ("queued", 1)
+    shown = call("runs", "show", second["id"])
+    assert f"{first['id']} any (is running)" in shown.out
+    why = call("explain", second["id"], "--json").json()
+    assert why["reason"] == f"it starts after run {first['id']} ends; that is running"
+    third = submitted("--env", "place", "--after", short, "--", "true")
+    why = call("explain", third["id"]).out
+    assert f"it starts after run {first['id']} succeeds" in why
+    for typed, code, words in (
+        (f"{short}:soon", 2, "--after: 0.outcome: Input should be"),
+        ("nothing-like-it", 3, "no run"),
+    ):
+        said = call("run", "--env", "place", "-d", "--after", typed, "--", "true")
+        assert said.code == code, said.err
+        assert words in said.err
+
+
 def test_a_parked_run_is_resumed_and_no_other(database: Database) -> None:
     with database.write("test") as tx:
         place = environment(tx)

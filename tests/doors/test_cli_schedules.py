@@ -42,6 +42,34 @@ def test_it_is_paused_resumed_and_deleted(database: Database) -> None:
     assert all('"cli"' in str(row["data"]) for row in rows)
 
 
+def test_it_is_updated_by_what_is_named() -> None:
+    call(*NIGHTLY, "-e", "A=1", "--", "true")
+    said = call("schedules", "update", "nightly", "--cron", "0 4 * * *", "--", "echo", "hi")
+    assert said.code == 0, said.err
+    assert "changed cron, run; its next run is made at 2" in said.err
+    shown = call("schedules", "show", "nightly", "--json").json()
+    assert shown["cron"] == "0 4 * * *"
+    assert shown["run"]["commands"][0]["argv"] == ["echo", "hi"]
+    assert shown["run"]["env_names"] == ["A"]
+    said = call("schedules", "update", "nightly", "--paused", "--retries", "2", "--json")
+    assert said.json()["changed"] == ["run", "status"]
+    assert (said.json()["status"], said.json()["next_at"]) == ("paused", None)
+    said = call("schedules", "update", "nightly", "--retries", "2")
+    assert "is like that already" in said.err
+    said = call("schedules", "update", "nightly", "--at", "2999-01-01T00:00", "--resumed")
+    assert "changed cron, at, status; its next run is made at 2999" in said.err
+    for options, words in (
+        ((), "nothing is named"),
+        (("--cwd", "/"), "--cwd: goes with a command"),
+        (("--retries", "-1"), "--retries: "),
+        (("--cron", "* *"), "--cron: must have five fields"),
+    ):
+        said = call("schedules", "update", "nightly", *options)
+        assert said.code == 2
+        assert words in said.err
+    assert call("schedules", "update", "nothing", "--paused").code == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -20,7 +20,7 @@ import leasehold
 from callers import PLACE, all_runs, begins_by_itself, order, orders, sent, turn
 from command_line import serve
 from leasehold import enqueuing
-from leasehold.errors import IdempotencyConflictError
+from leasehold.errors import IdempotencyConflictError, NotFoundError
 from leasehold.store import moves
 from leasehold.store.database import Database
 
@@ -218,6 +218,25 @@ def test_an_open_transaction_with_a_run_in_it_holds_up_nobody(
         busy.commit()
         (row,) = all_runs(database)
         assert (row["id"], row["status"], sent(redis_url)) == (other.id, "running", 1)
+
+
+def test_runs_of_one_transaction_may_start_after_each_other(
+    engine: sa.Engine, database: Database, redis_url: str
+) -> None:
+    with Session(engine) as session:
+        first = leasehold.enqueue(session, ["true"], **PLACE)
+        second = leasehold.enqueue(session, ["true"], after=[first.id], **PLACE)
+        session.commit()
+    rows = {row["id"]: row for row in all_runs(database)}
+    assert rows[first.id]["status"] == "running"
+    assert (rows[second.id]["status"], rows[second.id]["waits"]) == ("queued", 1)
+    assert sent(redis_url) == 1
+    turn(database)
+    with database.read() as tx:
+        assert not tx.value("SELECT count(*) FROM predecessors WHERE due")
+        assert tx.value("SELECT awaited FROM runs WHERE id = :id", id=first.id)
+    with Session(engine) as session, pytest.raises(NotFoundError, match="after: there is no"):
+        leasehold.enqueue(session, ["true"], after=["nothing"], **PLACE)
 
 
 def test_a_connection_sends_when_it_is_told_that_it_committed(

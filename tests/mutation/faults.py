@@ -35,12 +35,13 @@ from leasehold.orchestrator import (
     jobs,
     leasing,
     looking,
+    preceding,
     release,
     sweep,
     validate,
 )
 from leasehold.provider.contract import ReleaseMode
-from leasehold.store import executions, leases, moves, runs
+from leasehold.store import executions, leases, moves, predecessors, runs
 from leasehold.store.database import Row, Tx
 
 Patch: TypeAlias = pytest.MonkeyPatch
@@ -311,6 +312,14 @@ def _what_was_lost_never_ran(patch: Patch) -> None:
         return real(tx, context, job, message, **{**kw, "may_have_run": False})
 
     patch.setattr(heartbeat, "_lost", lost)
+
+
+def _a_run_waits_for_nobody(patch: Patch) -> None:
+    patch.setattr(preceding, "waits", lambda _rows: 0)
+
+
+def _an_end_tells_nobody(patch: Patch) -> None:
+    patch.setattr(predecessors, "wake", lambda *_, **__: None)
 
 
 FAULTS: Final[Mapping[str, Callable[[Patch], None]]] = {

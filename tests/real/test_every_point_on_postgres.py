@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from crash.acts import jumps
+from crash.expected import Scenario
 from crash.harness import Cell, Cells, furnish
-from crash.scenarios import SCENARIOS, Scenario
+from crash.scenarios import SCENARIOS
 from crash.sweep import tell
 from leasehold.store import schema
 from leasehold.store.database import Database

@@ -184,6 +184,42 @@ def insert_schedule(tx: Tx, **changes: Any) -> Row:
     return insert_row(tx, "schedules", values | changes)
 
 
+def insert_webhook(tx: Tx, **changes: Any) -> Row:
+    """Insert a webhook that wants every end; nothing can decrypt its secret."""
+    now = tx.now()
+    values = {
+        "id": new_id(),
+        "tenant_id": "default",
+        "name": "hook",
+        "url": "https://example.org/",
+        "enabled": True,
+        "key_id": "k",
+        "ciphertext": "",
+        "version": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return insert_row(tx, "webhooks", values | changes)
+
+
+def insert_delivery(tx: Tx, webhook: Row | None = None, **changes: Any) -> Row:
+    """Insert what a webhook is owed."""
+    hook = webhook or insert_webhook(tx)
+    now = tx.now()
+    values = {
+        "id": f"{hook['id']}.r",
+        "tenant_id": hook["tenant_id"],
+        "webhook_id": hook["id"],
+        "run_id": "r",
+        "event": "run.failed",
+        "status": "pending",
+        "next_at": now,
+        "owed_at": now,
+        "created_at": now,
+    }
+    return insert_row(tx, "webhook_deliveries", values | changes)
+
+
 def insert_artifact(tx: Tx, run: Row, **changes: Any) -> Row:
     """Insert a line about a file that a run left."""
     values = {
@@ -231,3 +267,17 @@ def insert_execution(
         run_id=run["id"],
     )
     return row
+
+
+def insert_predecessor(
+    tx: Tx, *, of: Row | None = None, after: Row | None = None, **changes: Any
+) -> Row:
+    """Insert what a run waits for; by default neither run is there."""
+    values = {
+        "run_id": of["id"] if of else new_id(),
+        "after_id": after["id"] if after else new_id(),
+        "tenant_id": "default",
+        "outcome": "succeeded",
+        "due": True,
+    }
+    return insert_row(tx, "predecessors", values | changes)

@@ -11,10 +11,12 @@ from leasehold.store.runs import insert_row
 from leasehold.store.tables import METADATA
 from store.rows import (
     insert_artifact,
+    insert_delivery,
     insert_execution,
     insert_held,
     insert_key,
     insert_lease,
+    insert_predecessor,
     insert_run,
     insert_schedule,
     insert_worker,
@@ -77,6 +79,15 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     "overlap_known": lambda tx: insert_schedule(tx, overlap="maybe"),
     "schedule_kind": lambda tx: insert_schedule(tx, at=1),
     "schedule_never_forgotten": lambda tx: insert_schedule(tx, next_at=None),
+    "run_starts_after": lambda tx: insert_run(tx, waits=1),
+    "outcome_known": lambda tx: insert_predecessor(tx, outcome="perhaps"),
+    "predecessor_settled": lambda tx: insert_predecessor(tx, settled_at=1),
+    "predecessor_never_forgotten": lambda tx: insert_predecessor(tx, ended="failed", due=False),
+    "deliverystatus_known": lambda tx: insert_delivery(
+        tx, status="lost", next_at=None, finished_at=1
+    ),
+    "delivery_never_forgotten": lambda tx: insert_delivery(tx, next_at=None),
+    "delivery_finished": lambda tx: insert_delivery(tx, finished_at=1),
     "blob_name": lambda tx: insert_blob(tx, "another"),
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),

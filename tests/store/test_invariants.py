@@ -14,6 +14,7 @@ from store.rows import (
     insert_execution,
     insert_held,
     insert_lease,
+    insert_predecessor,
     insert_run,
     insert_worker,
 )
@@ -68,6 +69,28 @@ def run_without_timer(tx: Tx) -> None:
 def claimed_in_the_queue(tx: Tx) -> None:
     insert_worker(tx)
     insert_run(tx, status="queued", claimed_by="worker-1")
+
+
+@breaks("a run waits for those that it starts after, and no other does")
+def run_that_waits_for_nothing(tx: Tx) -> None:
+    insert_run(tx, status="queued", waits=1)
+
+
+@breaks("what is waited for is looked at, or tells of its end")
+def predecessor_that_tells_nobody(tx: Tx) -> None:
+    of, after = insert_run(tx, status="queued", waits=1), insert_run(tx, awaited=True)
+    insert_predecessor(tx, of=of, after=after, due=False)
+    assert not invariants.check(tx)
+    tx.run("UPDATE runs SET awaited = {false}")
+
+
+@breaks("a run that was started had the ends before it that it needs")
+def run_that_started_too_early(tx: Tx) -> None:
+    of, after = insert_run(tx, admitted_at=1), insert_run(tx, status="succeeded")
+    settled = {"due": False, "settled_at": 1}
+    insert_predecessor(tx, of=of, after=after, ended="succeeded", **settled)
+    assert not invariants.check(tx)
+    tx.run("UPDATE predecessors SET outcome = 'failed'")
 
 
 @breaks("the claimer of a run lives")

@@ -27,6 +27,7 @@ from leasehold.errors import StoreUnavailableError
 from leasehold.ids import new_id
 from leasehold.log import get_logger
 from leasehold.orchestrator import draining
+from leasehold.runtime import courier
 from leasehold.runtime.guard import Beacon
 from leasehold.runtime.keeper import Keeper
 from leasehold.runtime.latch import Latch
@@ -115,7 +116,12 @@ class Agent:
 
     def _ticker(self, session_id: str) -> Ticker:
         context = self.app.context(publish=self._publish, worker_id=f"agent-{session_id}")
-        ticker = Ticker(context, batch=self.settings.clock_batch, session_id=session_id)
+        ticker = Ticker(
+            context,
+            batch=self.settings.clock_batch,
+            session_id=session_id,
+            courier=courier.make(self.app, context),
+        )
         context.nudge = ticker.nudge
         return ticker
 

@@ -25,6 +25,7 @@ from leasehold.api import (
     secrets,
     streams,
     tenants,
+    webhooks,
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
@@ -95,6 +96,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         environments,
         leases,
         schedules,
+        webhooks,
         fleet,
         secrets,
         keys,

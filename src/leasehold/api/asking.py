@@ -28,7 +28,8 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=KEY,
-        description="The same key with the same body is the same run, however often it comes.",
+        description="The same key with the same body is the same run, or lease, however often"
+        " it comes.",
     ),
 ]
 

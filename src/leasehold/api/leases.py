@@ -1,17 +1,17 @@
 """``/leases``: the rights to use sandboxes."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
 from leasehold.api.answers import Answer
-from leasehold.api.asking import LeaseFilters, LeaseId, cursor, place
+from leasehold.api.asking import IdempotencyKey, LeaseFilters, LeaseId, cursor, place
 from leasehold.api.door import Caller, Operator, TheDoor, Viewer
 from leasehold.domain import restricting
 from leasehold.domain.specs import Name, Seconds, Spec
 from leasehold.orchestrator import holding
-from leasehold.store import environments, leases, views
+from leasehold.store import leases, views
 from leasehold.store.database import Tx
 from leasehold.store.views import Shape
 
@@ -25,19 +25,33 @@ class LeaseRequest(Spec):
     ttl_s: Seconds = 3600.0
 
 
-@router.post("", status_code=201)
-def create(body: LeaseRequest, caller: Operator, door: TheDoor) -> Answer:
+AGAIN: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The lease that the same Idempotency-Key has made already."}
+}
+
+
+@router.post("", status_code=201, responses=AGAIN)
+def create(
+    body: LeaseRequest,
+    caller: Operator,
+    door: TheDoor,
+    idempotency_key: IdempotencyKey = None,
+) -> Answer:
     """Make a sandbox of one's own: `acquiring` now, `idle` once runs may name it."""
-    hold_for = timedelta(seconds=body.ttl_s)
+    request = holding.Request(
+        environment=body.environment,
+        hold_for=timedelta(seconds=body.ttl_s),
+        tenant_id=caller.tenant_id,
+        key=idempotency_key,
+    )
 
-    def work(tx: Tx) -> Shape:
-        place = environments.get(tx, body.environment, tenant_id=caller.tenant_id)
-        row = holding.hold(tx, door.context, place, hold_for=hold_for)
-        return _whole(tx, row["id"], caller)
+    def work(tx: Tx) -> tuple[Shape, bool]:
+        row, new = holding.ask(tx, door.context, request)
+        return _whole(tx, row["id"], caller), new
 
-    shape = door.write("lease.create", work)
+    shape, new = door.write("lease.create", work)
     place = {"Location": f"/api/v1/leases/{shape['id']}"}
-    return Answer(shape, status_code=201, headers=place)
+    return Answer(shape, status_code=201 if new else 200, headers=place)
 
 
 @router.get("")

@@ -16,6 +16,7 @@ from leasehold.api.asking import (
     place,
 )
 from leasehold.api.door import Caller, Operator, TheDoor, Viewer
+from leasehold.domain.after import Afters
 from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.specs import EnvironmentSpec, Name, RunSpec, parse
 from leasehold.errors import BadInputError
@@ -42,6 +43,8 @@ class RunRequest(RunSpec):
     """Its name; with neither of the two: `local`, made on first use."""
 
     lease_id: Name | None = None
+    after: Afters = ()
+    """The runs that have to end before it starts, and how: `{"run": ID, "outcome": …}`."""
 
     def spec(self) -> RunSpec:
         """
@@ -70,6 +73,7 @@ class RunRequest(RunSpec):
             spec=self.spec(),
             environment=None if self.lease_id else self.environment or DEFAULT.name,
             lease_id=self.lease_id,
+            after=self.after,
             key=key,
             tenant_id=caller.tenant_id,
             actor=caller.actor,

@@ -9,9 +9,9 @@ from pydantic import Field
 from leasehold.api.answers import Answer
 from leasehold.api.asking import ID, Decent, Filters
 from leasehold.api.door import Caller, Door, Operator, TheDoor, Viewer
-from leasehold.domain.schedules import ScheduleSpec
+from leasehold.domain.schedules import ScheduleChange, ScheduleSpec
 from leasehold.domain.specs import parse
-from leasehold.orchestrator import scheduling
+from leasehold.orchestrator import rescheduling, scheduling
 from leasehold.store import schedules
 from leasehold.store.database import Row
 from leasehold.store.schedule_views import schedule_view
@@ -52,6 +52,23 @@ def get(
     """Return one schedule and its next times."""
     row = door.read(lambda tx: schedules.get(tx, schedule, tenant_id=caller.tenant_id))
     return Answer(schedule_view(row, times=asked.times))
+
+
+@router.patch("/{schedule}")
+def change(
+    schedule: ScheduleName,
+    body: Annotated[ScheduleChange, Decent],
+    caller: Operator,
+    door: TheDoor,
+) -> Answer:
+    """Merge what is given into it (null removes); its next time follows from the whole."""
+    wanted = parse(ScheduleChange, body.model_dump(mode="json", exclude_unset=True))
+    tenant, actor = caller.tenant_id, caller.actor
+    row, changed = door.write(
+        "schedule.change",
+        lambda tx: rescheduling.change(tx, schedule, wanted, tenant_id=tenant, actor=actor),
+    )
+    return Answer(schedule_view(row, times=Times().times) | {"changed": changed})
 
 
 @router.post("/{schedule}/pause")

@@ -94,25 +94,33 @@ def create(
     wait: Annotated[
         str, typer.Option(help="How long to wait until it can be used; 0 does not wait.")
     ] = "2m",
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same key is the same lease.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a sandbox of your own: `run --lease ID` uses it until its time ends."""
     from leasehold.cli import footing, output, probing
     from leasehold.cli.door import enter
     from leasehold.domain.lifecycle import LeaseStatus
+    from leasehold.ids import new_id
     from leasehold.orchestrator import holding
     from leasehold.store import environments
 
     hold_for = timedelta(seconds=probing.seconds(ttl, option="--ttl"))
     wait_s = 0.0 if wait == "0" else probing.seconds(wait, option="--wait")
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, env, tenant_id=door.tenant))
+        if key is None:
+            door.read(lambda tx: environments.get(tx, env, tenant_id=door.tenant))
         footing.need_stack(door.settings, "a lease")
-        lease = door.write(
-            "lease.create",
-            lambda tx: holding.hold(tx, door.context, row, hold_for=hold_for),
-            repeatable=False,
+        request = holding.Request(
+            environment=env,
+            hold_for=hold_for,
+            tenant_id=door.tenant,
+            # With a key of our own it may be asked again when an answer was lost.
+            key=key or f"cli-{new_id()}",
         )
+        lease, _ = door.write("lease.create", lambda tx: holding.ask(tx, door.context, request))
         made = probing.until_made(door, lease["id"], wait_s=wait_s)
         shape = shape_of(door, lease["id"])
     if as_json:

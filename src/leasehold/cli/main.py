@@ -29,12 +29,14 @@ from leasehold.cli import (
     retention_commands,
     run_command,
     runs_commands,
+    schedule_update,
     schedules_commands,
     secrets_commands,
     simulate_command,
     stack_commands,
     tenancy,
     tenants_commands,
+    webhooks_commands,
 )
 from leasehold.errors import BadInputError
 
@@ -133,6 +135,8 @@ for part in (
     environment_update,
     secrets_commands,
     schedules_commands,
+    schedule_update,
+    webhooks_commands,
     keys_commands,
     tenants_commands,
     fleet_commands,

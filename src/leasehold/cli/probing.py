@@ -13,7 +13,7 @@ from leasehold.cli.door import Door
 from leasehold.domain.durations import parse_duration
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
 from leasehold.errors import BadInputError, LeaseholdError
-from leasehold.orchestrator import holding, submit
+from leasehold.orchestrator import holding, placing
 from leasehold.store import hosts, leases
 from leasehold.store.database import Row
 from leasehold.store.sql import load
@@ -62,7 +62,7 @@ def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
         there = door.read(hosts.providers)
         schemas = [r["config_schema"] for r in there if r["key"] == environment["provider"]]
         if schemas:
-            submit.check_config(schemas[0], config)
+            placing.check_config(schemas[0], config)
         row = door.write(
             "probe",
             lambda tx: holding.hold(tx, door.context, environment, hold_for=_PROBE_TTL),

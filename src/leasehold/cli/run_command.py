@@ -113,6 +113,13 @@ def run(
     sync_back: Annotated[
         bool, typer.Option("--sync-back", help="Bring home what it changed in --workspace.")
     ] = False,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID[:OUTCOME]",
+            help="Start after this run has succeeded, or: failed, any; repeat it.",
+        ),
+    ] = None,
     cwd: Annotated[
         str | None, typer.Option(help="Working directory, inside the sandbox.")
     ] = None,
@@ -199,7 +206,9 @@ def run(
             body["tree"] = carried.tree
             body["workspace"] = workspace_name or carried.name
         spec = parsed(body)
-        place = Place(env=env, provider=provider, lease=lease, carried=carried)
+        place = Place(
+            env=env, provider=provider, lease=lease, carried=carried, after=after or ()
+        )
         if detach:
             need_stack(found, "--detach")
             detached(found, spec, place, key, as_json=as_json)

@@ -109,8 +109,9 @@ def _print(shape: "Shape") -> None:
     from leasehold.cli import output
 
     events, executions = shape.pop("events"), shape.pop("executions")
-    commands = shape.pop("commands")
+    commands, after = shape.pop("commands"), shape.pop("after")
     output.facts(shape.items())
+    output.facts(("after", f"{a['run']} {a['outcome']} (is {a['status']})") for a in after)
     output.facts((f"command {i}", " ".join(c["argv"])) for i, c in enumerate(commands))
     for item in executions:
         output.facts([(f"start {item['number']}", _start_words(item))])

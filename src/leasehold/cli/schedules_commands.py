@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(no_args_is_help=True, help="Runs that are made at their times.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name or id.")]
-_FIELDS: Final = {
+FIELDS: Final = {
     "name": "NAME",
     "cron": "--cron",
     "at": "--at",
@@ -114,7 +114,7 @@ def create(
                 repeatable=False,
             )
     except BadInputError as error:
-        raise as_option(error, _FIELDS) from None
+        raise as_option(error, FIELDS) from None
     _tell(row, as_json=as_json, words="is there; its first run is made at")
 
 

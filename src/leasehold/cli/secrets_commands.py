@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="secrets")
 
 
-def _keys(door: "Door", *, make: bool) -> "Keys":
+def keys_of(door: "Door", *, make: bool) -> "Keys":
     """
     Return the keys of this deployment.
 
@@ -70,7 +70,7 @@ def set_(name: Name, *, as_json: AsJson = False) -> None:
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
     with enter() as door:
-        keys = _keys(door, make=True)
+        keys = keys_of(door, make=True)
         version = door.write(
             "secrets.set",
             lambda tx: keeping.put(
@@ -136,7 +136,7 @@ def rotate(*, as_json: AsJson = False) -> None:
     from leasehold.vault import keeping
 
     with enter() as door:
-        keys = _keys(door, make=False)
+        keys = keys_of(door, make=False)
         count = keeping.rotate(door.app.database, keys, actor="cli")
     if as_json:
         output.emit({"key": keys.first, "encrypted_anew": count})

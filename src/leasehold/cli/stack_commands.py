@@ -272,12 +272,13 @@ def _labelled(found: "Settings", label: list[str] | None) -> "Settings":
 
 
 def clock() -> None:
-    """Run a clock alone: it sends what is due, admits, and observes sessions."""
+    """Run a clock alone: it sends what is due, admits, observes sessions, tells webhooks."""
     import time
 
     from leasehold import bootstrap, log, transport
     from leasehold.cli.door import await_database, settings
     from leasehold.ids import new_id
+    from leasehold.runtime import courier
     from leasehold.runtime.ticker import Ticker
 
     found = settings()
@@ -287,7 +288,12 @@ def clock() -> None:
     context = app.context(
         publish=transport.Publisher(transport.make(found)), worker_id=f"clock-{new_id()}"
     )
-    ticker = Ticker(context, batch=found.clock_batch, session_id=None)
+    ticker = Ticker(
+        context,
+        batch=found.clock_batch,
+        session_id=None,
+        courier=courier.make(app, context),
+    )
     context.nudge = ticker.nudge
     stop = _Stop()
     ticker.start()

@@ -14,9 +14,12 @@ from leasehold.cli.options import as_option
 from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leasehold.cli.carrying import Carried
     from leasehold.cli.door import Door
     from leasehold.cli.footing import Footing
+    from leasehold.domain.after import After
     from leasehold.domain.specs import RunSpec
     from leasehold.orchestrator.submit import Request
     from leasehold.store.database import Row
@@ -46,6 +49,7 @@ _FIELDS: Final = {
     "copy_out": "PATH",
     "labels": "--label",
     "env": "-e",
+    "after": "--after",
     "name": "--provider",
     "provider": "--provider",
 }
@@ -91,9 +95,10 @@ class Place:
         lease: str | None,
         visit: bool = False,
         carried: "Carried | None" = None,
+        after: "Sequence[str]" = (),
     ) -> None:
         self.env, self.provider, self.lease, self.visit = env, provider, lease, visit
-        self.carried = carried
+        self.carried, self.after = carried, after
 
     def request(self, door: "Door", spec: "RunSpec", key: str | None) -> "Request":
         """
@@ -114,11 +119,23 @@ class Place:
             environment=environment,
             lease_id=lease_id,
             visit=self.visit,
+            after=self._after(door),
             # With a key of our own a submit whose answer was lost may be asked again.
             key=key or f"cli-{new_id()}",
             tenant_id=door.tenant,
             actor="cli",
         )
+
+    def _after(self, door: "Door") -> "tuple[After, ...]":
+        from leasehold.domain.after import parse_after
+
+        typed = [one.partition(":") for one in self.after]
+        try:
+            return parse_after(
+                [door.resolve("run", run) + colon + outcome for run, colon, outcome in typed]
+            )
+        except BadInputError as error:
+            raise as_option(error, _FIELDS) from None
 
     def _made(self, door: "Door") -> str:
         from leasehold.domain.specs import EnvironmentSpec, parse
@@ -236,16 +253,9 @@ class _Collected:
 
 def _emit(door: "Door", run_id: str, collected: _Collected) -> None:
     from leasehold.cli import output
-    from leasehold.store import executions, moves, views
-    from leasehold.store.database import Row, Tx
+    from leasehold.store import views
 
-    def work(tx: Tx) -> tuple[Row | None, list[Row], list[Row]]:
-        events = moves.events_of(tx, run_id=run_id)
-        return views.run_row(tx, run_id), events, executions.of_run(tx, run_id)
-
-    row, events, started = door.read(work)
-    assert row is not None
-    shape = views.run_view(row, events=events, executions=started)
+    shape = door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=door.tenant))
     shape["stdout"] = collected.stdout.getvalue().decode(errors="replace")
     shape["stderr"] = collected.stderr.getvalue().decode(errors="replace")
     output.emit(shape)

@@ -9,6 +9,7 @@ from leasehold.client.handles import Lease, Run, submit
 from leasehold.client.shapes import Environment, Shape
 from leasehold.client.wire import Wire
 from leasehold.domain.fields import Duration, RunFields, Variables, as_json
+from leasehold.ids import new_id
 
 URL: Final = "http://127.0.0.1:8321"
 """Where `leasehold up` serves the API."""
@@ -87,7 +88,7 @@ class Client:
 
         Raises:
             BadInputError: A field is wrong.
-            NotFoundError: There is no such environment.
+            NotFoundError: There is no such environment, or run to start after.
             ConflictError: The environment is archived; the key was used with another body;
                 too many runs wait (`FullError`).
         """
@@ -193,14 +194,24 @@ class Leases:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def create(self, environment: str, *, ttl: Duration | None = None) -> Lease:
+    def create(
+        self, environment: str, *, ttl: Duration | None = None, key: str | None = None
+    ) -> Lease:
         """
         Make a sandbox of one's own; runs may name it at once, and wait until it is there.
 
-        Not repeated when its answer is lost, since that could make two.
+        Args:
+            environment: Its name.
+            ttl: How long it is held.
+            key: An idempotency key; by default one that is made here, for our own repeats.
+
+        Raises:
+            NotFoundError: There is no such environment.
+            ConflictError: It is archived, or no host can take it now; the key was used with
+                another body.
         """
         asked = {"environment": environment} | ({} if ttl is None else {"ttl_s": as_json(ttl)})
-        return Lease.of(self._wire, self._wire.post("leases", asked))
+        return Lease.of(self._wire, self._wire.post("leases", asked, key=key or new_id()))
 
     def get(self, lease_id: str) -> Lease:
         """Return a lease."""

@@ -62,6 +62,9 @@ class Run(Shown):
     started_at: datetime | None
     finished_at: datetime | None
     deadline_at: datetime | None
+    waits_for: int = 0
+    """So many of the runs that it starts after have not ended yet."""
+
     executions: tuple[Execution, ...] = ()
     _wire: Wire = field(repr=False, compare=False)
 
@@ -177,6 +180,7 @@ class Lease(Shown):
     retained_until: datetime | None
     created_at: datetime
     finished_at: datetime | None
+    key: str | None = None
     _wire: Wire = field(repr=False, compare=False)
 
     @classmethod

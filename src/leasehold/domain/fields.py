@@ -1,8 +1,8 @@
 """
 What a program may ask for, as keyword arguments; the same for `enqueue` and for `Client`.
 
-The fields are those of `RunSpec`, which checks them; one command may be given with its `cwd`
-and `stdin` beside it.
+The fields are those of `RunSpec`, which checks them, and `after`; one command may be given with
+its `cwd` and `stdin` beside it.
 """
 
 import base64
@@ -48,6 +48,8 @@ class RunFields(TypedDict, total=False):
     artifacts: Sequence[str]
     sync_back: bool
     output_cap_bytes: int
+    after: Sequence[str | Mapping[str, str]]
+    """Runs that have to end before it starts: ``"ID"``, ``"ID:OUTCOME"`` or a mapping."""
 
 
 def body(argv: Sequence[str] | None, fields: RunFields) -> dict[str, Any]:

@@ -16,7 +16,8 @@ class RunStatus(StrEnum):
     """One piece of work: commands to execute in an environment."""
 
     QUEUED = "queued"
-    """Accepted; holds nothing. Admission moves it on, or its queue timeout."""
+    """Accepted; holds nothing. The ends of the runs that it starts after let it go; then
+    admission moves it on, or its queue timeout."""
 
     RUNNING = "running"
     """Admitted; `step` names the next job. A worker, a beat or the clock moves it on."""
@@ -31,7 +32,8 @@ class RunStatus(StrEnum):
     """Over: a command, the environment or the infrastructure failed; `code` says which."""
 
     CANCELLED = "cancelled"
-    """Over: somebody asked for it, and nothing of it runs any more."""
+    """Over: somebody asked for it, and nothing of it runs any more; or a run that it starts
+    after ended otherwise than it needs."""
 
     TIMED_OUT = "timed_out"
     """Over: one of its timers ended it; `code` says which."""
@@ -126,7 +128,20 @@ class ScheduleStatus(StrEnum):
     """Makes no runs until a person resumes it."""
 
     DONE = "done"
-    """It has no next time any more."""
+    """It has no next time any more, unless a person gives it a new one."""
+
+
+class DeliveryStatus(StrEnum):
+    """What a webhook is owed: the end of one run."""
+
+    PENDING = "pending"
+    """Is tried when its time has come, by whichever courier is there first."""
+
+    DELIVERED = "delivered"
+    """The receiver answered that it has it. A person may have it sent again."""
+
+    FAILED = "failed"
+    """Given up: too old, or there is nobody to tell. A person may have it sent again."""
 
 
 class WorkerStatus(StrEnum):
@@ -222,7 +237,13 @@ ENVIRONMENT_MOVES: Final[Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]
 SCHEDULE_MOVES: Final[Mapping[ScheduleStatus, frozenset[ScheduleStatus]]] = {
     ScheduleStatus.ACTIVE: frozenset({ScheduleStatus.PAUSED, ScheduleStatus.DONE}),
     ScheduleStatus.PAUSED: frozenset({ScheduleStatus.ACTIVE, ScheduleStatus.DONE}),
-    ScheduleStatus.DONE: frozenset(),
+    ScheduleStatus.DONE: frozenset({ScheduleStatus.ACTIVE}),
+}
+
+DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = {
+    DeliveryStatus.PENDING: frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.FAILED}),
+    DeliveryStatus.DELIVERED: frozenset({DeliveryStatus.PENDING}),
+    DeliveryStatus.FAILED: frozenset({DeliveryStatus.PENDING}),
 }
 
 WORKER_MOVES: Final[Mapping[WorkerStatus, frozenset[WorkerStatus]]] = {

@@ -32,11 +32,16 @@ class Pace:
     """One process's memory of how the database's clock went."""
 
     _last: _Look | None = None
+    _began: float | None = None
 
     @property
     def is_new(self) -> bool:
         """Nothing was looked at yet: a jump of before cannot be told."""
         return self._last is None
+
+    def watched_us(self, *, at: float) -> int:
+        """Return for how long this process has looked, at this boot time."""
+        return 0 if self._began is None else int((at - self._began) * 1e6)
 
     def jump_us(self, *, now_us: int, offset_us: int, sent: float, received: float) -> int:
         """
@@ -57,6 +62,8 @@ class Pace:
             if abs(raw) > _LIMIT_US:
                 # The reference stays: who corrects it looks again.
                 return jump
+        if self._began is None:
+            self._began = look.at
         self._last = look
         return 0
 

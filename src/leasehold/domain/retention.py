@@ -17,6 +17,9 @@ KEY_KEPT_S: Final = DAY_S
 FLEET_KEPT_S: Final = 7 * DAY_S
 """So long the rows of workers and sessions that are over are kept, for all tenants."""
 
+DELIVERY_KEPT_S: Final = 30 * DAY_S
+"""So long it is shown what a webhook was sent; with its run it goes at the latest."""
+
 BLOB_GRACE_S: Final = DAY_S
 """
 An object that nothing names is deleted so long after it was put, or was last named.

@@ -118,6 +118,25 @@ class ScheduleSpec(Spec):
         return None if self.at is None else micros_of(_local(self.at, self.timezone))
 
 
+class ScheduleChange(Spec):
+    """What of a schedule is to be different; what is not given stays, null removes."""
+
+    cron: Annotated[Text, Field(max_length=200), AfterValidator(_is_cron)] | None = None
+    """In the place of a moment, too."""
+
+    at: Annotated[str, BeforeValidator(_is_moment)] | None = None
+    """In the place of a cron line, too."""
+
+    timezone: Annotated[Text, Field(max_length=64), AfterValidator(_is_zone)] = "UTC"
+    environment: Annotated[Text, Field(min_length=1, max_length=100)] = ""
+    run: dict[str, Any] = Field(default_factory=dict)
+    """Merged into what its runs do; lists, such as `commands`, are replaced."""
+
+    misfire: Misfire = Misfire.ONCE
+    overlap: Overlap = Overlap.ALLOW
+    paused: bool = False
+
+
 def _local(at: str, timezone: str) -> datetime:
     moment = datetime.fromisoformat(at)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(timezone))

@@ -15,20 +15,35 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from leasehold.domain import webhooks as hooks
 from leasehold.domain.lifecycle import EndKind, LeaseStatus, RunStatus, Step
 from leasehold.log import get_logger
 from leasehold.maintenance import hosts_lost, schedules
 from leasehold.maintenance.sessions import Observer
-from leasehold.orchestrator import admission, ending, holding
+from leasehold.orchestrator import admission, ending, holding, preceding
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.budget import boot_time
-from leasehold.store import claims, environments, hosts, leases, pulse, runs, slots
+from leasehold.store import (
+    claims,
+    environments,
+    hosts,
+    leases,
+    pulse,
+    runs,
+    slots,
+    watch,
+    webhooks,
+)
 from leasehold.store.database import Row, Tx
 from leasehold.store.pulse import Pulse
 
 log = get_logger(__name__)
 UNSENT_AGAIN: Final = timedelta(seconds=1)
 HOST_QUEUE: Final = "leasehold.host."
+PRECEDING_AGAIN_S: Final = 0.05
+"""What starts after others and is held by somebody at this moment is looked at again."""
+
+PRECEDING_TURNS: Final = 20
 LANE_AGAIN_S: Final = (0.1, 2.0)
 """A lane that is still due is told again: at first, and the longer it is due the less often."""
 
@@ -42,8 +57,14 @@ class Report:
     admitted: int = 0
     lanes: int = 0
     moved: int = 0
+    let_go: int = 0
+    """Rows between runs and those that they start after which were looked at."""
+
     fired: int = 0
     """Runs that schedules made."""
+
+    letters: bool = False
+    """Webhooks are owed something: a courier is to look (`maintenance.deliveries`)."""
 
     next_in_s: float = 0.0
 
@@ -65,10 +86,13 @@ def run_once(
         observer.look(context, beat.sessions, sent=sent, received=received, own=own)
     if _has_jumped(context, beat, sent=sent, received=received):
         return report
+    if watch.is_stale(beat.now_us, beat.seen_us, grace_us=us(context.timers.host_grace)):
+        _vouch(context, at=received)
     if beat.halted:
         # What this database believes to be due may be long over: nothing, until a person spoke.
         report.next_in_s = context.timers.clock_max_sleep.total_seconds()
         return report
+    report.letters = beat.letters
     _timers(context, beat, report, batch=batch)
     if beat.lost:
         report.moved = hosts_lost.run_once(context, batch=batch).moved
@@ -76,10 +100,12 @@ def run_once(
         report.sent = _send_due(context, batch=batch, orphaned=beat.orphaned)
     if beat.is_due(beat.beat_due):
         report.lanes = _send_lanes(context)
-    if beat.queued or report.fired:
+    if beat.preceding:
+        report.let_go = _preceding(context, batch=batch)
+    if beat.queued or report.fired or report.let_go:
         report.admitted = _admit(context, batch=batch)
     worked = report.ended or report.moved or report.sent or report.admitted
-    worked = worked or beat.is_due(beat.schedule_next)
+    worked = worked or report.let_go or beat.is_due(beat.schedule_next)
     report.next_in_s = next_in_s(context, take_pulse(context) if worked else beat)
     return report
 
@@ -109,6 +135,17 @@ def _has_jumped(context: Context, beat: Pulse, *, sent: float, received: float) 
     return bool(jump)
 
 
+def _vouch(context: Context, *, at: float) -> None:
+    """Say that the time is watched; what went on unwatched before proves nothing."""
+    with context.database.write("clock.vouch") as tx:
+        if not is_sane(tx, context):
+            return
+        grace_us = us(context.timers.host_grace)
+        gap = watch.vouch(tx, watched_us=context.pace.watched_us(at=at), grace_us=grace_us)
+    if gap:
+        log.info("clock.watches")
+
+
 def _take_out(context: Context, beat: Pulse, jump: int) -> None:
     """Take a jump of the database's clock out of its offset, unless somebody was first."""
     with context.database.write("clock.pace") as tx:
@@ -133,6 +170,7 @@ def _recall(tx: Tx, context: Context) -> None:
     )
     leases.recall(tx, after_us=us(longest), renew_after_us=us(timers.sandbox_ttl) // 3)
     runs.recall(tx, after_us=us(longest))
+    webhooks.recall(tx, after_us=us(hooks.RETRY_MAX))
 
 
 def is_sane(tx: Tx, context: Context) -> bool:
@@ -155,6 +193,8 @@ def next_in_s(context: Context, beat: Pulse) -> float:
     )
     if steps is not None:
         wait = min(wait, max(0.0, steps))
+    if beat.preceding:
+        wait = min(wait, PRECEDING_AGAIN_S)
     # A beat serves all that is due about then; one lane message is under way at a time.
     due, soon = beat.next_in_s(beat.beat_due), beat.next_in_s(beat.beat_next)
     if due is not None and due <= 0:
@@ -166,6 +206,18 @@ def lane_again_s(due_for_s: float) -> float:
     """Return how long after its message a lane that is due for so long is told again."""
     first, most = LANE_AGAIN_S
     return min(max(first, due_for_s / 2), most)
+
+
+def _preceding(context: Context, *, batch: int) -> int:
+    """Let go what waits for the end of other runs; an end may be the next one's."""
+    seen = 0
+    for _ in range(PRECEDING_TURNS):
+        with context.database.write("clock.preceding") as tx:
+            count = preceding.look(tx, context, limit=batch)
+        seen += count
+        if not count:
+            break
+    return seen
 
 
 def _run_timers(context: Context, *, batch: int) -> int:

@@ -4,8 +4,9 @@ What happens to the work on a host that has no live session any more.
 Within `host_grace` nothing: agents that come back in time re-attach to what runs there.
 After it, a run that had not started anything, or that is `idempotent`, starts elsewhere, and
 its old sandbox is owed destruction (paid when the host returns). Any other run waits until
-the sandbox's own time to live has surely passed: then nothing of it can run, and it fails
-with `execution_lost`. A sandbox that may still run can meanwhile go to nobody else (P4).
+the sandbox's own time to live has surely passed (`store.watch`): then nothing of it can run,
+and it fails with `execution_lost`. A sandbox that may still run can meanwhile go to
+nobody else (P4).
 
 A run that is bound to no host waits for any that serves its provider. If it is to end and for
 the grace there is none, it ends without: its sandbox is owed destruction (P1).
@@ -19,7 +20,7 @@ from leasehold.log import get_logger
 from leasehold.orchestrator import ending, looking
 from leasehold.orchestrator.jobs import Context, Job, us
 from leasehold.provider.budget import boot_time
-from leasehold.store import executions, leases, runs
+from leasehold.store import executions, leases, runs, watch
 from leasehold.store.database import Tx
 
 log = get_logger(__name__)
@@ -36,7 +37,8 @@ def run_once(context: Context, *, batch: int) -> Report:
     """Move on the runs of hosts that have been away for longer than the grace."""
     grace = us(context.timers.host_grace)
     with context.database.read() as tx:
-        found = runs.on_lost_hosts(tx, grace_us=grace, limit=batch)
+        since = watch.read(tx, grace_us=grace).from_us
+        found = runs.on_lost_hosts(tx, grace_us=grace, watched_from_us=since, limit=batch)
     report = Report()
     for run_id in found:
         with context.database.write("clock.host_lost") as tx:
@@ -69,8 +71,8 @@ def _move_on(tx: Tx, context: Context, run_id: str, *, grace_us: int) -> int:
             fate = fates.ended_by(job.end_requested)
         fate = ending.kept(run) or fate
     else:
-        expires = lease["sandbox_expires_at"] if lease else None
-        surely_over = expires is not None and run["now_us"] > expires + grace_us
+        assert lease is not None
+        surely_over = watch.read(tx, grace_us=grace_us).surely_over(lease)
         if not (job.spec.idempotent or surely_over or job.end_requested):
             return 0
         looking.close_execution(tx, job, ExecutionStatus.LOST, message="its host is away")

@@ -18,12 +18,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from leasehold.domain.retention import BLOB_GRACE_S, FLEET_KEPT_S, KEY_KEPT_S, Retention
+from leasehold.domain.retention import (
+    BLOB_GRACE_S,
+    DELIVERY_KEPT_S,
+    FLEET_KEPT_S,
+    KEY_KEPT_S,
+    Retention,
+)
 from leasehold.errors import BlobsUnavailableError
 from leasehold.log import get_logger
 from leasehold.orchestrator.jobs import SECOND_US, Context
 from leasehold.provider.budget import boot_time
-from leasehold.store import blobs, environments, restored, retention, secrets, sweeps
+from leasehold.store import blobs, environments, restored, retention, secrets, sweeps, webhooks
 from leasehold.store.database import Tx
 
 log = get_logger(__name__)
@@ -43,6 +49,7 @@ class Limits:
     key_kept_s: float = KEY_KEPT_S
     fleet_kept_s: float = FLEET_KEPT_S
     blob_grace_s: float = BLOB_GRACE_S
+    delivery_kept_s: float = DELIVERY_KEPT_S
     spared: int = sweeps.RECENT
     """So many of the newest leases stay: the sweep asks for their configs."""
 
@@ -58,6 +65,9 @@ class Report:
     leases: int = 0
     events: int = 0
     """Lines about neither run nor lease."""
+
+    deliveries: int = 0
+    """To webhooks."""
 
     objects: int = 0
     object_bytes: int = 0
@@ -111,6 +121,9 @@ class _Turn:
     def all(self) -> None:
         with self.context.database.read() as tx:
             tenants = retention.of_all(tx)
+        self.report.deliveries = self._repeat(
+            lambda tx: webhooks.drop_orphans(tx, limit=BATCH), BATCH
+        )
         for tenant_id, kept in tenants.items():
             self._of_tenant(tenant_id, kept)
         self._objects()
@@ -126,6 +139,11 @@ class _Turn:
     def _of_tenant(self, tenant_id: str, kept: Retention) -> None:
         limits, report = self.limits, self.report
         runs_s, output_s = kept.runs_s, output_kept_s(kept)
+        told_us = int(limits.delivery_kept_s * SECOND_US)
+        report.deliveries += self._repeat(
+            lambda tx: webhooks.drop_deliveries(tx, tenant_id, kept_us=told_us, limit=BATCH),
+            BATCH,
+        )
         if output_s is not None:
             report.output_of += self._repeat(
                 lambda tx: len(
@@ -157,7 +175,12 @@ class _Turn:
         report.leases += self._repeat(
             lambda tx: len(
                 retention.drop_leases(
-                    tx, tenant_id, kept_s=runs_s, spared=limits.spared, limit=BATCH
+                    tx,
+                    tenant_id,
+                    kept_s=runs_s,
+                    key_kept_s=limits.key_kept_s,
+                    spared=limits.spared,
+                    limit=BATCH,
                 )
             ),
             BATCH,

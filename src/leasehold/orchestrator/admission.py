@@ -23,7 +23,7 @@ from leasehold.domain.specs import EnvironmentSpec, RunSpec
 from leasehold.orchestrator import ending, leasing, placing
 from leasehold.orchestrator.jobs import Context, Message, send, us
 from leasehold.provider.contract import ReleaseMode
-from leasehold.store import environments, hosts, leases, moves, slots
+from leasehold.store import environments, hosts, leases, moves, predecessors, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
@@ -171,6 +171,8 @@ def reason(tx: Tx, context: Context, run: Row) -> str | None:
 
 
 def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place | str:
+    if run["waits"]:
+        return _preceded(tx, run)
     if why := _worked_on(tx, run):
         return why
     if run["wanted_lease_id"]:
@@ -195,6 +197,16 @@ def _where(tx: Tx, context: Context, run: Row, environment: Row | None) -> Place
     )
     idle = slots.reusable(tx, scope=scope, hosts=there) if free > coming else None
     return Place(queue=idle["queue"], host_id=idle["host_id"]) if idle else found
+
+
+def _preceded(tx: Tx, run: Row) -> str:
+    """Say which runs have to end before this one may start."""
+    left = [row for row in predecessors.of_run(tx, run["id"]) if row["settled_at"] is None]
+    first = left[0]
+    needs = {"any": "ends", "failed": "fails"}.get(first["outcome"], "succeeds")
+    others = f" and {len(left) - 1} more" if left[1:] else ""
+    now = first["ended"] or first["status"] or "gone"
+    return f"it starts after run {first['after_id']} {needs}{others}; that is {now}"
 
 
 def _scope(run: Row, spec: EnvironmentSpec) -> str | None:
@@ -228,7 +240,8 @@ def admit(tx: Tx, context: Context, run: Row, *, environment: Row | None = None)
     if isinstance(where, str):
         return where
     if run["wanted_lease_id"] and _is_over(tx, run["wanted_lease_id"]):
-        ending.fail_queued(tx, run, "lease_unavailable", "the lease that it names has ended")
+        words = "the lease that it names has ended"
+        ending.fail_queued(tx, context, run, "lease_unavailable", words)
         return run
     spec = RunSpec.model_validate(load(run["spec"]))
     row = moves.move(

@@ -18,7 +18,7 @@ from typing import Final
 from leasehold.domain.fingerprint import canonical_json
 from leasehold.errors import LeaseholdError
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission, placing, submit
+from leasehold.orchestrator import admission, placing, preceding, submit
 from leasehold.orchestrator.jobs import Context
 from leasehold.orchestrator.submit import Request
 from leasehold.store import environments, moves, runs, slots
@@ -90,6 +90,8 @@ class _Batch:
         self._ids = iter(sorted(new_id() for _ in requests))
         self._fitting: set[tuple[str, str]] = set()
         self._rows: list[tuple[Row, Request]] = []
+        self._before: dict[str, list[Row]] = {}
+        """By run: what it starts after."""
 
     def answer(self, item: Request | LeaseholdError) -> Answer:
         if isinstance(item, LeaseholdError):
@@ -108,8 +110,14 @@ class _Batch:
         environment, lease = self._place(request)
         self._check(request, environment, names_lease=lease is not None)
         submit.check_queue(self._context, self._queue, tenant_id=self._tenant_id)
-        row = submit.queued_row(self._tx, self._context, request, environment, lease)
+        tenant_id = self._tenant_id
+        before = preceding.rows_of(self._tx, request.after, tenant_id=tenant_id)
+        waits = preceding.waits(before)
+        row = submit.queued_row(
+            self._tx, self._context, request, environment, lease, waits=waits
+        )
         row["id"] = next(self._ids)
+        self._before[row["id"]] = before
         self._queue = replace(self._queue, queued=self._queue.queued + 1)
         self._rows.append((row, request))
         if request.key is not None:
@@ -139,10 +147,13 @@ class _Batch:
         tx, context = self._tx, self._context
         runs.insert_many(tx, "runs", [row for row, _ in self._rows])
         for number, (row, request) in enumerate(self._rows, 1):
-            event = ("run.queued", submit.by(request.actor))
+            data = submit.by(request.actor) | preceding.said(request.after)
+            event = ("run.queued", data)
             moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
             if number % runs.MANY == 0:
                 moves.flush(tx)
+        for row, _ in self._rows:
+            preceding.write(tx, context, row, self._before[row["id"]])
         if not self._rows:
             return
         if self._queue.alone:

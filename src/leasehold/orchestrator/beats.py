@@ -12,6 +12,7 @@ Killed in between: the rows are claimed by this worker; its death gives them up.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from leasehold.domain.lifecycle import ExecutionStatus, Step
@@ -270,14 +271,24 @@ def _write(tx: Tx, context: Context, job: Job, polled: Polled | None) -> Job | N
     return heartbeat.record(tx, context, job, heartbeat.Looked(polled))
 
 
+def _to_renew(context: Context, rows: Sequence[Row]) -> list[tuple[Row, timedelta]]:
+    """Return the rows whose sandboxes are to live on, and for how long; SQL knows it first."""
+    due = [
+        (row, heartbeat.time_to_live(context, row, least=context.timers.sandbox_ttl))
+        for row in sorted(rows, key=lambda row: str(row["lease_id"]))
+        if row["renew_at"] is not None
+        and row["renew_at"] <= row["now_us"]
+        and row["execution_status"] != ExecutionStatus.STARTING
+    ]
+    if not due:
+        return []
+    with context.database.write("beat.renewing") as tx:
+        return [item for item in due if heartbeat.renewing(tx, item[0], ttl_us=us(item[1]))]
+
+
 def _renew(context: Context, rows: Sequence[Row]) -> None:
     """Push on the time to live of sandboxes that have used a third of it."""
-    for row in rows:
-        if row["renew_at"] is None or row["renew_at"] > row["now_us"]:
-            continue
-        if row["execution_status"] == ExecutionStatus.STARTING:
-            continue
-        ttl = heartbeat.time_to_live(context, row, least=context.timers.sandbox_ttl)
+    for row, ttl in _to_renew(context, rows):
         fence = context.epoch << 40 | row["fence"]
         try:
             target = _target(context, row)

@@ -26,7 +26,7 @@ from leasehold.domain.specs import (
     parse,
 )
 from leasehold.errors import ConflictError
-from leasehold.orchestrator import submit
+from leasehold.orchestrator import placing
 from leasehold.store import environments, moves, radius, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
@@ -70,14 +70,14 @@ def change(
     old = EnvironmentSpec.model_validate(load(row["spec"])).model_dump(mode="json")
     given = wanted.model_dump(mode="json", exclude_unset=True)
     another = given.get("provider", old["provider"]) != old["provider"]
-    merged = _merged({**old, "config": {}} if another else old, given)
-    spec = parse(EnvironmentSpec, merged)
+    whole = merged({**old, "config": {}} if another else old, given)
+    spec = parse(EnvironmentSpec, whole)
     new = spec.model_dump(mode="json")
     changed = sorted(_different(old, new))
     if not changed:
         return row, []
     if any(old[field] != new[field] for field in _PLACE):
-        submit.check_place(tx, spec)
+        placing.check_place(tx, spec)
     if another and (count := radius.on_their_way(tx, row["id"])):
         raise ConflictError(
             f"provider: {count} runs are on their way to {old['provider']};"
@@ -89,7 +89,7 @@ def change(
     return environments.get(tx, row["id"], tenant_id=tenant_id), changed
 
 
-def _merged(old: Any, patch: Any) -> Any:
+def merged(old: Any, patch: Any) -> Any:
     """Return `old` with `patch` merged into it."""
     if not isinstance(patch, Mapping) or is_ref(patch):
         return patch
@@ -98,7 +98,7 @@ def _merged(old: Any, patch: Any) -> Any:
         if value is None:
             whole.pop(name, None)
         else:
-            whole[name] = _merged(whole.get(name), value)
+            whole[name] = merged(whole.get(name), value)
     return whole
 
 

@@ -37,6 +37,9 @@ def leave_running(context: Context, *, host_id: str) -> list[dict[str, Any]]:
                 handle=load(row["lease_handle"]) or {},
                 config=revealing.config(context, row["tenant_id"], load(row["facts"])),
             )
+            with context.database.write("drain.renewing") as tx:
+                if not heartbeat.renewing(tx, row, ttl_us=us(ttl)):
+                    continue
             with effect("provider.renew"):
                 context.provider(row["provider"]).renew(
                     target, fence=fence, ttl=ttl, budget=Budget(_BUDGET_S)

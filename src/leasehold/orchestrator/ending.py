@@ -21,7 +21,7 @@ from leasehold.domain.retry import backoff
 from leasehold.errors import NotFoundError
 from leasehold.orchestrator import leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, send, us
-from leasehold.store import executions, leases, moves, runs
+from leasehold.store import executions, leases, moves, predecessors, runs, webhooks
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
@@ -37,7 +37,7 @@ def end_run(
     """
     run, lease = job.run, job.lease
     assert run is not None
-    _finish(tx, run, end)
+    _finish(tx, context, run, end)
     if lease is None:
         tx.after_commit.append(context.nudge)
         return None
@@ -62,7 +62,7 @@ def kept(run: Row) -> fates.End | None:
     )
 
 
-def _finish(tx: Tx, run: Row, end: fates.End) -> None:
+def _finish(tx: Tx, context: Context, run: Row, end: fates.End) -> None:
     row = moves.move(
         tx,
         "runs",
@@ -80,8 +80,10 @@ def _finish(tx: Tx, run: Row, end: fates.End) -> None:
         message=end.message,
         exit_code=end.exit_code,
         ending=None,
+        waits=0,
     )
     assert row is not None, f"run {run['id']} was not locked"
+    webhooks.owe(tx, run, status=end.status.value)
     data = {"code": end.code, "message": end.message, "exit_code": end.exit_code}
     moves.record(
         tx,
@@ -90,6 +92,9 @@ def _finish(tx: Tx, run: Row, end: fates.End) -> None:
         run_id=run["id"],
         lease_id=run["lease_id"],
     )
+    if run["awaited"]:
+        predecessors.wake(tx, run["id"], ended=end.status.value)
+        tx.after_commit.append(context.nudge)
 
 
 def follow(
@@ -241,7 +246,7 @@ def _again(
         gone = fates.End(
             RunStatus.FAILED, "lease_unavailable", f"the lease that it names is lost: {message}"
         )
-        _finish(tx, run, gone)
+        _finish(tx, context, run, gone)
         return next_job
     step = Step.VALIDATE if lease_id is None else Step.EXECUTE
     # A lease that it named is active from its first step on; the sandbox was not seen yet.
@@ -302,7 +307,7 @@ def request_end(
     moves.record(tx, ("run.end_requested", data), tenant_id=run["tenant_id"], run_id=run_id)
     end = kept(run) or fates.ended_by(kind)
     if run["status"] in {RunStatus.QUEUED, RunStatus.PARKED} and isinstance(end, fates.End):
-        _finish(tx, run, end)
+        _finish(tx, context, run, end)
     elif run["claimed_by"] is None and executions.open_of(tx, run_id) is None:
         follow(tx, context, job, end)
     else:
@@ -353,9 +358,17 @@ def _mark(tx: Tx, context: Context, run: Row, lease: Row | None, kind: EndKind) 
         tx.after_commit.append(lambda: send(context, message))
 
 
-def fail_queued(tx: Tx, run: Row, code: str, message: str) -> None:
+def fail_queued(tx: Tx, context: Context, run: Row, code: str, message: str) -> None:
     """End a queued run that can never be admitted."""
-    _finish(tx, run, fates.End(RunStatus.FAILED, code, message))
+    held = runs.lock(tx, run["id"])
+    if held is not None and held["status"] == RunStatus.QUEUED:
+        _finish(tx, context, held, fates.End(RunStatus.FAILED, code, message))
+
+
+def end_unstarted(tx: Tx, context: Context, run: Row, message: str) -> None:
+    """End a locked run for which the end that it waits for can come no more."""
+    end = fates.End(RunStatus.CANCELLED, "predecessor_outcome", message)
+    _finish(tx, context, run, end)
 
 
 def requeue(tx: Tx, run_id: str) -> None:

@@ -12,7 +12,7 @@ from leasehold.domain.lifecycle import LEASE_ENDS, RUN_ENDS, LeaseStatus, RunSta
 from leasehold.errors import RUN_CODES
 from leasehold.orchestrator import admission, placing
 from leasehold.orchestrator.jobs import Context
-from leasehold.store import hosts, leases, moves, restored, slots, views
+from leasehold.store import hosts, leases, moves, predecessors, restored, slots, views
 from leasehold.store.database import Row, Tx
 
 _NOBODY: Final = "start `leasehold up` or `leasehold worker`"
@@ -106,6 +106,10 @@ def _queued(tx: Tx, context: Context, row: Row) -> Explanation:
             until,
             ahead=ahead,
         )
+    if row["waits"]:
+        after = [predecessors.view(one) for one in predecessors.of_run(tx, row["id"])]
+        what = "they end; what cannot come any more ends this run too, as predecessor_outcome"
+        return _of_run(row, why, what, until, after=after)
     changes = _NOBODY
     if isinstance(why, placing.Nowhere):
         changes = "a host with such labels starts: `leasehold worker --label K=V` there"

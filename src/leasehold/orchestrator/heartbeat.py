@@ -28,7 +28,7 @@ from leasehold.provider.contract import (
     SettledState,
 )
 from leasehold.seams import effect
-from leasehold.store import executions, moves
+from leasehold.store import executions, moves, watch
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
 
@@ -329,20 +329,40 @@ def _trouble(tx: Tx, context: Context, job: Job, outcome: Trouble) -> Job | None
     run, lease = job.run, job.lease
     assert run is not None
     assert lease is not None
-    expires_at = lease["sandbox_expires_at"]
-    surely_gone = expires_at is not None and run["now_us"] > expires_at + us(
-        context.timers.host_grace
-    )
     tries = run["publishes"] + 1
     # One late look proves nothing: the clock may have been set this very second.
-    if tries > END_TRIES and (surely_gone or job.end_requested):
+    if tries > END_TRIES and (job.end_requested or _surely_over(tx, context, lease)):
         return _lost(tx, context, job, outcome.message, may_have_run=True, sound=False)
     return looking.look_again(tx, context, job, step=Step.HEARTBEAT, tries=tries)
+
+
+def _surely_over(tx: Tx, context: Context, lease: Row) -> bool:
+    grace_us = us(context.timers.host_grace)
+    return watch.read(tx, grace_us=grace_us).surely_over(lease)
 
 
 def time_to_live(context: Context, row: Row, *, least: timedelta) -> timedelta:
     """Return how long a sandbox must live by itself; one that is held outlives its lease."""
     return leasing.time_to_live(context, row, now_us=row["now_us"], least=least)
+
+
+def renewing(tx: Tx, lease: Row, *, ttl_us: int) -> bool:
+    """
+    Store how long the sandbox may live, before it is told so; False if the lease was lost.
+
+    Killed after the telling, SQL must not believe it to be over while it lives.
+    """
+    until = max(lease["sandbox_expires_at"] or 0, lease["now_us"] + ttl_us)
+    row = moves.move(
+        tx,
+        "leases",
+        lease["lease_id"],
+        None,
+        guard="fence = :held",
+        guard_values={"held": lease["fence"]},
+        sandbox_expires_at=until,
+    )
+    return row is not None
 
 
 def renewed(tx: Tx, lease: Row, *, ttl_us: int, fence: int) -> None:

@@ -5,9 +5,11 @@ A lease on its own takes the same road as a run's (intent, provider, record), on
 ends up `idle` with `held_until`, in which it matches no reuse and is never evicted.
 """
 
+import hashlib
+from dataclasses import dataclass
 from datetime import timedelta
 
-from leasehold.domain.fingerprint import fingerprint
+from leasehold.domain.fingerprint import canonical_json, fingerprint
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
     EnvironmentStatus,
@@ -19,14 +21,70 @@ from leasehold.domain.lifecycle import (
 )
 from leasehold.domain.secrets import names_in
 from leasehold.domain.specs import EnvironmentSpec, plain_env
-from leasehold.errors import BadInputError, ConflictError
+from leasehold.errors import BadInputError, ConflictError, IdempotencyConflictError
 from leasehold.orchestrator import acquire, admission, leasing
 from leasehold.orchestrator.jobs import Context, Job, Message, Trouble, send, us
 from leasehold.orchestrator.tenants import archived
 from leasehold.provider.contract import ReleaseMode
-from leasehold.store import hosts, leases, moves, runs, secrets, slots
+from leasehold.store import environments, hosts, leases, moves, runs, secrets, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody asks for who wants a sandbox of their own."""
+
+    environment: str
+    """Its name or id."""
+
+    hold_for: timedelta
+    tenant_id: str
+    key: str | None = None
+    """An idempotency key: the same key and request are the same lease."""
+
+    def body_hash(self) -> str:
+        """Return what must be equal for the same key to mean the same lease."""
+        body = {"environment": self.environment, "ttl_s": self.hold_for.total_seconds()}
+        return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def ask(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
+    """
+    Make a lease that somebody holds; return its row and whether it is new.
+
+    A key finds its lease whatever has become of that, and until retention deletes it.
+
+    Raises:
+        NotFoundError: There is no such environment; says which there are.
+        ConflictError: The environment is archived, or no host can take it now.
+        IdempotencyConflictError: The key was used with another request.
+        BadInputError: `hold_for` is not above zero.
+    """
+    tenant_id, key = request.tenant_id, request.key
+    if key is not None:
+        slots.lock_key(tx, tenant_id=tenant_id, key=f"lease:{key}")
+        known = leases.find_by_key(tx, tenant_id=tenant_id, key=key)
+        if known is not None and known["body_hash"] != request.body_hash():
+            raise IdempotencyConflictError(
+                f"key {key!r} was used for lease {known['id']} with another body"
+            )
+        if known is not None:
+            return known, False
+    environment = environments.get(tx, request.environment, tenant_id=tenant_id)
+    row = hold(tx, context, environment, hold_for=request.hold_for)
+    if key is not None:
+        keyed = moves.move(
+            tx,
+            "leases",
+            row["id"],
+            None,
+            idempotency_key=key,
+            body_hash=request.body_hash(),
+        )
+        assert keyed is not None, "it was written just now"
+        row = keyed
+    return row, True
 
 
 def hold(tx: Tx, context: Context, environment: Row, *, hold_for: timedelta) -> Row:

@@ -8,9 +8,14 @@ elsewhere. So it is refused for those, at the door and, if the plugin has change
 admission.
 """
 
+from typing import Any
+
 from leasehold.domain import placement
 from leasehold.domain.placement import Labels
+from leasehold.domain.secrets import plain_at
+from leasehold.domain.specs import EnvironmentSpec
 from leasehold.errors import BadInputError
+from leasehold.provider.secrets import SECRET_KEYWORD
 from leasehold.store import hosts
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
@@ -113,3 +118,43 @@ __all__ = [
     "nowhere",
     "unbound",
 ]
+
+
+def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
+    """
+    Check where an environment's sandboxes are to be made, as hosts have advertised it.
+
+    Raises:
+        BadInputError: The provider is unknown, or the config does not fit its schema.
+    """
+    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
+    if not there:
+        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
+        raise BadInputError(
+            f"provider: there is no provider {spec.provider!r}; there are: {known}",
+            field="provider",
+        )
+    check_config(there[0]["config_schema"], spec.config)
+    check_provider(tx, spec.provider, spec.requires)
+
+
+def check_config(schema: Any, config: Any) -> None:
+    """
+    Check a config against an advertised JSON schema.
+
+    Raises:
+        BadInputError: Names the field, what came and what is allowed.
+    """
+    from leasehold.provider.schema import check_schema
+
+    for path in plain_at(schema, config, keyword=SECRET_KEYWORD):
+        raise BadInputError(
+            f"config.{path}: is a secret: store it with `leasehold secrets set NAME` and write"
+            ' {"secret": "NAME"} here',
+            field=f"config.{path}",
+        )
+    problems = check_schema(schema, config).problems
+    if problems:
+        first = problems[0]
+        path = f"config.{first.path}" if first.path else "config"
+        raise BadInputError(f"{path}: {first.message}", field=path)

@@ -9,8 +9,8 @@ the same key and body give the same run, another body is a conflict.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
+from leasehold.domain.after import After, as_given
 from leasehold.domain.fingerprint import canonical_json
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
@@ -19,20 +19,17 @@ from leasehold.domain.lifecycle import (
     LeaseStatus,
     RunStatus,
 )
-from leasehold.domain.secrets import plain_at
 from leasehold.domain.specs import EnvironmentSpec, RunSpec
 from leasehold.errors import (
-    BadInputError,
     ConflictError,
     FullError,
     IdempotencyConflictError,
 )
 from leasehold.ids import new_id
-from leasehold.orchestrator import admission, placing, visiting
+from leasehold.orchestrator import admission, placing, preceding, visiting
 from leasehold.orchestrator.jobs import SECOND_US, Context, us
 from leasehold.orchestrator.tenants import archived
-from leasehold.provider.secrets import SECRET_KEYWORD
-from leasehold.store import environments, hosts, leases, moves, runs, slots
+from leasehold.store import environments, leases, moves, runs, slots
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import insert_later, insert_row
 from leasehold.store.sql import load
@@ -53,6 +50,9 @@ class Request:
     key: str | None = None
     tenant_id: str = "default"
     retry_of: str | None = None
+    after: tuple[After, ...] = ()
+    """The runs that have to end before it starts."""
+
     actor: str | None = None
     """Who asks, for the history."""
 
@@ -62,11 +62,13 @@ class Request:
 
     def body_hash(self) -> str:
         """Return what must be equal for the same key to mean the same run."""
-        body = {
+        body: Row = {
             "spec": self.spec.model_dump(mode="json"),
             "environment": self.environment,
             "lease": self.lease_id,
         }
+        if self.after:  # left out otherwise: an older version's key means the same request
+            body["after"] = as_given(self.after)
         return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
 
@@ -75,7 +77,7 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     Accept a run; return its row and whether it is new.
 
     Raises:
-        NotFoundError: There is no such environment or lease; says which there are.
+        NotFoundError: There is no such environment, lease or run to start after.
         ConflictError: The environment or the tenant is archived; the lease has ended.
         IdempotencyConflictError: The key was used with another body.
         FullError: `max_queued` runs of the tenant wait already.
@@ -90,16 +92,20 @@ def submit(tx: Tx, context: Context, request: Request) -> tuple[Row, bool]:
     placing.check_run(tx, environment, request.spec.requires, names_lease=lease is not None)
     queue = slots.count_queued_and_try(tx, tenant_id=request.tenant_id, try_lock=request.admits)
     check_queue(context, queue, tenant_id=request.tenant_id)
-    at_once = queue.alone and not queue.queued
-    row = queued_row(tx, context, request, environment, lease)
-    event = ("run.queued", by(request.actor))
+    before = preceding.rows_of(tx, request.after, tenant_id=request.tenant_id)
+    row = queued_row(tx, context, request, environment, lease, waits=preceding.waits(before))
+    at_once = queue.alone and not queue.queued and not row["waits"]
+    event = ("run.queued", by(request.actor) | preceding.said(request.after))
     moves.record(tx, event, tenant_id=row["tenant_id"], run_id=row["id"])
     if lease is None and at_once:
         spec = request.spec
         admitted = admission.admit_new(tx, context, row, environment=environment, spec=spec)
         if admitted is not None:
-            return insert_later(tx, "runs", admitted), True
+            row = insert_later(tx, "runs", admitted)
+            preceding.write(tx, context, row, before)
+            return row, True
     row = insert_later(tx, "runs", row)
+    preceding.write(tx, context, row, before)
     if lease is not None and at_once:
         outcome = admission.admit(tx, context, row)
         if not isinstance(outcome, str):
@@ -119,9 +125,10 @@ def check_queue(context: Context, queue: slots.Queue, *, tenant_id: str) -> None
     if not queue.is_open:
         raise archived(tenant_id)
     most = context.max_queued if queue.limit is None else queue.limit
-    if queue.queued >= most:
+    waiting = queue.queued + queue.preceded
+    if waiting >= most:
         raise FullError(
-            f"{queue.queued} runs wait already (max_queued is {most}); try again in 5 s",
+            f"{waiting} runs wait already (max_queued is {most}); try again in 5 s",
             retry_after_s=5.0,
         )
 
@@ -195,7 +202,13 @@ def _check_held(lease: Row) -> None:
 
 
 def queued_row(
-    tx: Tx, context: Context, request: Request, environment: Row, lease: Row | None
+    tx: Tx,
+    context: Context,
+    request: Request,
+    environment: Row,
+    lease: Row | None,
+    *,
+    waits: int,
 ) -> Row:
     """Return the run as a queued one; nothing is written yet."""
     spec, now, timers = request.spec, tx.stamp(), context.timers
@@ -215,8 +228,9 @@ def queued_row(
         "fence": 0,
         "publishes": 0,
         "beat": False,
-        "timer_at": min(queue_by, deadline),
-        "queue_deadline_at": queue_by,
+        # In the queue it is once nothing precedes it.
+        "timer_at": deadline if waits else min(queue_by, deadline),
+        "queue_deadline_at": None if waits else queue_by,
         "deadline_at": deadline,
         "attempt": 0,
         "infra_attempts": 0,
@@ -228,10 +242,12 @@ def queued_row(
         "blob": spec.blob(),
         "body_hash": request.body_hash() if request.key else None,
         "created_at": now,
+        "waits": waits,
+        "awaited": False,
     }
 
 
-def by(actor: str | None) -> dict[str, str]:
+def by(actor: str | None) -> Row:
     """Return the data of an event: who did it, if that was said."""
     return {"actor": actor} if actor else {}
 
@@ -327,7 +343,7 @@ def create_environment(
     slots.lock(tx, wait=True)  # of two of the same name, one is refused in these words
     if environments.find_by_name(tx, spec.name, tenant_id=tenant_id) is not None:
         raise ConflictError(f"environment {spec.name} exists already")
-    check_place(tx, spec)
+    placing.check_place(tx, spec)
     now = tx.now()
     row = insert_row(
         tx,
@@ -347,43 +363,3 @@ def create_environment(
     event = ("environment.active", {"environment": spec.name, **by(actor)})
     moves.record(tx, event, tenant_id=tenant_id)
     return environments.get(tx, row["id"], tenant_id=tenant_id)
-
-
-def check_place(tx: Tx, spec: EnvironmentSpec) -> None:
-    """
-    Check where an environment's sandboxes are to be made, as hosts have advertised it.
-
-    Raises:
-        BadInputError: The provider is unknown, or the config does not fit its schema.
-    """
-    there = [row for row in hosts.providers(tx) if row["key"] == spec.provider]
-    if not there:
-        known = ", ".join(hosts.known_keys(tx)) or "none: no worker has started yet"
-        raise BadInputError(
-            f"provider: there is no provider {spec.provider!r}; there are: {known}",
-            field="provider",
-        )
-    check_config(there[0]["config_schema"], spec.config)
-    placing.check_provider(tx, spec.provider, spec.requires)
-
-
-def check_config(schema: Any, config: Any) -> None:
-    """
-    Check a config against an advertised JSON schema.
-
-    Raises:
-        BadInputError: Names the field, what came and what is allowed.
-    """
-    from leasehold.provider.schema import check_schema
-
-    for path in plain_at(schema, config, keyword=SECRET_KEYWORD):
-        raise BadInputError(
-            f"config.{path}: is a secret: store it with `leasehold secrets set NAME` and write"
-            ' {"secret": "NAME"} here',
-            field=f"config.{path}",
-        )
-    problems = check_schema(schema, config).problems
-    if problems:
-        first = problems[0]
-        path = f"config.{first.path}" if first.path else "config"
-        raise BadInputError(f"{path}: {first.message}", field=path)

@@ -12,6 +12,7 @@ from leasehold.log import get_logger
 from leasehold.maintenance import clock
 from leasehold.maintenance.sessions import Observer
 from leasehold.orchestrator.jobs import Context
+from leasehold.runtime.courier import Courier
 
 log = get_logger(__name__)
 _LEAST_S: Final = 0.01
@@ -22,10 +23,19 @@ _FAULT_WAIT_MAX_S: Final = 5.0
 class Ticker:
     """Runs `clock.run_once` and the session observer until it is stopped."""
 
-    def __init__(self, context: Context, *, batch: int, session_id: str | None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        batch: int,
+        session_id: str | None,
+        courier: Courier | None = None,
+    ) -> None:
+        """`courier` is started, stopped, and told when webhooks are owed something."""
         self._context = context
         self._batch = batch
         self._session_id = session_id
+        self._courier = courier
         self._wake = seams.flag()
         self._stop = seams.flag()
         self._observer = Observer()
@@ -33,6 +43,8 @@ class Ticker:
 
     def start(self) -> None:
         self._thread.start()
+        if self._courier is not None:
+            self._courier.start()
 
     def nudge(self) -> None:
         """Something became due, or free: turn now."""
@@ -42,6 +54,8 @@ class Ticker:
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=10)
+        if self._courier is not None:
+            self._courier.stop()
 
     def _loop(self) -> None:
         fault_wait = _FAULT_WAIT_S
@@ -66,6 +80,8 @@ class Ticker:
         )
         if report.sent or report.admitted or report.ended:
             log.debug("clock.turn", sent=report.sent, admitted=report.admitted)
+        if report.letters and self._courier is not None:
+            self._courier.wake()
         timers = self._context.timers
         # An observer whose reads are further apart than the gap would begin anew each time.
         observe_every = min(timers.beat_every, timers.observe_gap * 2 / 3).total_seconds()

@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from typing import Any, Final
 
+from leasehold.domain.after import Outcome
 from leasehold.domain.lifecycle import LEASE_ENDS, RUN_ENDS
 from leasehold.simulation.database import Line, SimDatabase
 from leasehold.simulation.people import Person
@@ -128,10 +129,23 @@ class Checks:
         if run is None or (run["status"] != "running" and not self._is_given_up(box.lease_id)):
             status = run["status"] if run else "gone"
             self.break_("P5", f"{execution.id} starts while its run is {status}")
+        self._preceded(run_id)
         earlier = self._starts[run_id, index]
         for other in earlier:
             self._started_again(other, execution, run)
         earlier.append(execution)
+
+    def _preceded(self, run_id: str) -> None:
+        """Nothing starts before the runs that it starts after have ended as it needs."""
+        text = (
+            "SELECT p.after_id, p.outcome, r.status FROM predecessors p"
+            " LEFT JOIN runs r ON r.id = p.after_id WHERE p.run_id = ?"
+        )
+        for after_id, outcome, status in self._database.raw.execute(text, (run_id,)).fetchall():
+            # Retention may have taken what nobody waits for any more.
+            over = status is None or status in RUN_ENDS
+            if not over or (status and not Outcome(outcome).fits(status)):
+                self.break_("P1", f"{run_id} starts after {after_id}, which is {status}")
 
     def _started_again(
         self, other: Execution, again: Execution, run: dict[str, Any] | None

@@ -10,6 +10,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
+from leasehold.domain.after import After, Outcome
 from leasehold.domain.lifecycle import RUN_ENDS, EndKind, LeaseStatus, RunStatus
 from leasehold.domain.specs import EnvironmentSpec, RunSpec, parse
 from leasehold.errors import LeaseholdError, StoreUnavailableError
@@ -30,6 +31,7 @@ ENVIRONMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 DEEDS: Final = {
     "submit": 14,
+    "follow_on": 4,
     "cancel": 3,
     "retry": 2,
     "resume": 2,
@@ -159,6 +161,23 @@ class Person:
         request = submit.Request(spec=parse(RunSpec, body), environment=environment, key=key)
         row, _ = submit.submit(tx, context, request)
         tx.after_commit.append(lambda: self._accepted(key, row["id"]))
+
+    def _follow_on(self, tx: Tx, context: Context, body: dict[str, Any]) -> None:
+        """Submit a run that starts after others, which may be over, parked or waiting too."""
+        there = runs.page(tx, tenant_id="default", limit=20)
+        chosen = self._rng.sample(there, min(len(there), self._rng.choice((1, 1, 2, 3))))
+        outcomes = self._rng.choices(list(Outcome), (3, 2, 2), k=len(chosen))
+        after = [
+            After(run=row["id"], outcome=outcome)
+            for row, outcome in zip(chosen, outcomes, strict=True)
+        ]
+        request = submit.Request(
+            spec=parse(RunSpec, body),
+            environment="box",
+            after=tuple(after),
+            key=f"{self.name}-{self._done}",
+        )
+        submit.submit(tx, context, request)
 
     def _accepted(self, key: str, run_id: str) -> None:
         if self.submitted.setdefault(key, run_id) != run_id:

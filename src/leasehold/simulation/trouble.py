@@ -72,6 +72,7 @@ class Trouble:
             "agent.drained": self._drain,
             "agent.stopped": lambda machine: machine.stop(self._some(0.5, 90)),
             "clock.jumped": lambda _: self._jump(),
+            "clock.unwatched": self._jump_unwatched,
             "sandbox.lost": lambda _: self._lose(),
         }
 
@@ -141,6 +142,13 @@ class Trouble:
         """Set the wall clock of the database's host."""
         far = self._some(6, 20_000) * self.world.scheduler.rng.choice((-1, 1))
         self.database.jump_us += int(far * 1e6)
+
+    def _jump_unwatched(self, machine: Machine) -> None:
+        """Set it forward while no agent runs; this host's is the last to come back."""
+        for each in self.machines:
+            self._kill(each)
+        machine.down_until = self.world.scheduler.now + self._some(10, 150)
+        self.database.jump_us += int(self._some(20, 300) * 1e6)
 
     def _lose(self) -> None:
         boxes = [*self.world.bound.living(), *self.world.cloud.living()]

@@ -46,6 +46,7 @@ EVERY_S: Final[Mapping[str, float]] = {
     "agent.stopped": 60,
     "sandbox.lost": 40,
     "clock.jumped": 60,
+    "clock.unwatched": 90,
 }
 """Kind → seconds between two of it, in the middle of its range."""
 

@@ -73,7 +73,7 @@ class Tx:
         """Lines of history that wait for the commit; see `moves.record`."""
 
         self.statements = 0
-        self._pending: list[tuple[str, str, Mapping[str, Any], str]] = []
+        self._pending: list[tuple[str, str, Mapping[str, Any], str | None]] = []
         self._stamp: int | None = None
         self._cursor: Any = _cursor(connection) if cursor is None else cursor
 
@@ -88,7 +88,9 @@ class Tx:
             self.settle()
         return self.send(text, params)
 
-    def later(self, table: str, text: str, params: Mapping[str, Any], *, what: str) -> None:
+    def later(
+        self, table: str, text: str, params: Mapping[str, Any], *, what: str | None
+    ) -> None:
         """
         Write to one row whose outcome is known: before the next statement or the commit.
 
@@ -97,7 +99,8 @@ class Tx:
         this transaction or made by it.
 
         Args:
-            what: The row, for the error if it was not there after all.
+            what: The row, for the error if it was not there after all; None: it writes
+                whatever rows there are to write, maybe none.
         """
         if any(table == other for other, *_ in self._pending):
             self.settle()
@@ -122,7 +125,7 @@ class Tx:
         else:
             counts = [self.send(text, values).rowcount for _, text, values, _ in pending]
         for count, (_, _, _, what) in zip(counts, pending, strict=True):
-            if not count:
+            if not count and what is not None:
                 raise LostClaimError(f"{what} is not as it was held")
 
     def send(self, text: str, params: Mapping[str, Any]) -> Any:

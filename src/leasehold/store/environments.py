@@ -132,9 +132,10 @@ def change_spec(tx: Tx, environment_id: str, spec: dict[str, Any]) -> None:
         provider=spec["provider"],
         most=(spec.get("limits") or {}).get("max_concurrent"),
     )
-    tx.run(
-        "UPDATE runs SET provider = :provider WHERE environment_id = :id AND status = 'queued'"
-        " AND wanted_lease_id IS NULL AND provider <> :provider",
-        id=environment_id,
-        provider=spec["provider"],
-    )
+    for queued in ("status = 'queued' AND waits = 0", "waits > 0"):
+        tx.run(
+            f"UPDATE runs SET provider = :provider WHERE environment_id = :id AND {queued}"
+            " AND wanted_lease_id IS NULL AND provider <> :provider",
+            id=environment_id,
+            provider=spec["provider"],
+        )

@@ -108,6 +108,32 @@ INVARIANTS: Final = (
         "SELECT id, status, claimed_by, due_at FROM runs"
         " WHERE status <> 'running' AND (claimed_by IS NOT NULL OR due_at IS NOT NULL)",
     ),
+    Invariant(
+        "a run waits for those that it starts after, and no other does",
+        "P1",
+        "SELECT r.id, r.status, r.waits, (SELECT count(*) FROM predecessors p"
+        " WHERE p.run_id = r.id AND p.settled_at IS NULL) AS unsettled FROM runs r"
+        " WHERE (r.status = 'queued' AND r.waits <> (SELECT count(*) FROM predecessors p"
+        " WHERE p.run_id = r.id AND p.settled_at IS NULL))"
+        " OR (r.status <> 'queued' AND r.waits <> 0)",
+    ),
+    Invariant(
+        "what is waited for is looked at, or tells of its end",
+        "P1",
+        "SELECT p.run_id, p.after_id, r.status, r.awaited FROM predecessors p LEFT JOIN runs r"
+        " ON r.id = p.after_id WHERE NOT p.due AND p.settled_at IS NULL"
+        f" AND (r.id IS NULL OR NOT r.awaited OR r.status IN ({_RUN_OVER}))",
+    ),
+    Invariant(
+        "a run that was started had the ends before it that it needs",
+        "P1",
+        "SELECT p.run_id, p.after_id, p.outcome, p.ended, r.status FROM predecessors p"
+        " JOIN runs r ON r.id = p.run_id LEFT JOIN runs a ON a.id = p.after_id"
+        " WHERE r.admitted_at IS NOT NULL AND (p.ended IS NULL"
+        f" OR a.status NOT IN ({_RUN_OVER})"
+        " OR (p.outcome = 'succeeded' AND p.ended <> 'succeeded')"
+        " OR (p.outcome = 'failed' AND p.ended = 'succeeded'))",
+    ),
     Invariant("the claimer of a run lives", "P1", _claims_of_nobody("runs")),
     Invariant("the claimer of a lease lives", "P1", _claims_of_nobody("leases")),
     Invariant(

@@ -31,6 +31,16 @@ def get(tx: Tx, lease_id: str, *, tenant_id: str) -> Row:
     return row
 
 
+def find_by_key(tx: Tx, *, tenant_id: str, key: str) -> Row | None:
+    """Return the lease that somebody asked for with this idempotency key."""
+    row = tx.one(
+        "SELECT * FROM leases WHERE tenant_id = :tenant AND idempotency_key = :key",
+        tenant=tenant_id,
+        key=key,
+    )
+    return decoded(row) if row else None
+
+
 def by_prefix(tx: Tx, prefix: str, *, tenant_id: str) -> list[Row]:
     return tx.all(
         "SELECT * FROM leases WHERE tenant_id = :tenant AND (id LIKE :a OR id LIKE :b) LIMIT 3",
@@ -73,6 +83,7 @@ FREE_OF_RUN: Final = (
     "follow_until",
     "end_requested",
     "end_requested_at",
+    "awaited",
 )
 """What others may write while the row is held, and what shows that it is not held any more."""
 

@@ -22,6 +22,7 @@ _MOVES: Final[Mapping[str, Mapping[Any, frozenset[Any]]]] = {
     "tenants": life.TENANT_MOVES,
     "environments": life.ENVIRONMENT_MOVES,
     "schedules": life.SCHEDULE_MOVES,
+    "webhook_deliveries": life.DELIVERY_MOVES,
     "workers": life.WORKER_MOVES,
     "sessions": life.SESSION_MOVES,
 }

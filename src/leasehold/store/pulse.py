@@ -23,12 +23,15 @@ _TEXT: Final = (
     " (SELECT MIN(due_at) FROM runs WHERE due_at > {now} AND beat"
     " AND status = 'running') AS beat_next,"
     " (SELECT MIN(next_at) FROM schedules WHERE next_at IS NOT NULL) AS schedule_next,"
-    " EXISTS (SELECT 1 FROM runs WHERE status = 'queued') AS queued,"
+    " EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND waits = 0) AS queued,"
+    " EXISTS (SELECT 1 FROM predecessors WHERE due) AS preceding,"
+    " EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_at <= {now}) AS letters,"
     f" EXISTS (SELECT 1 FROM runs r WHERE {LOST_HOST}) AS lost,"
     f" (EXISTS ({ORPHANED.replace('{table}', 'runs')})"
     f" OR EXISTS ({ORPHANED.replace('{table}', 'leases')})) AS orphaned,"
     " EXISTS (SELECT 1 FROM facts WHERE name = 'alarm') AS halted,"
     " (SELECT value FROM facts WHERE name = 'clock_offset_us') AS offset_us,"
+    " (SELECT value FROM facts WHERE name = 'clock_seen_us') AS seen_us,"
     " (SELECT {list} FROM sessions WHERE status = 'live') AS sessions"
 )
 _PULSE: Final = {
@@ -45,6 +48,9 @@ class Pulse:
     offset_us: int
     """The stored part of `now_us`."""
 
+    seen_us: int | None
+    """When a clock last vouched for the time (`store.watch`)."""
+
     sessions: dict[str, int]
     """The live sessions and their counters."""
 
@@ -57,7 +63,13 @@ class Pulse:
     """The earliest beat that is not due yet: one lane may stay due for long."""
 
     schedule_next: int | None
+    letters: bool
+    """A webhook is owed something now, or rests while it is."""
+
     queued: bool
+    preceding: bool
+    """Something of `predecessors` is to be looked at."""
+
     lost: bool
     orphaned: bool
     """A worker that is gone claims something (`claims.of_the_gone`)."""
@@ -83,9 +95,10 @@ def read(tx: Tx, *, grace_us: int) -> Pulse:
     row = tx.one(_PULSE[tx.dialect], grace=grace_us)
     assert row is not None
     row["offset_us"] = int(row["offset_us"] or 0)
+    row["seen_us"] = None if row["seen_us"] is None else int(row["seen_us"])
     pairs = (pair.partition(" ") for pair in (row["sessions"] or "").split(",") if pair)
     row["sessions"] = {session_id: int(counter) for session_id, _, counter in pairs}
-    for name in ("queued", "lost", "orphaned", "halted"):
+    for name in ("letters", "queued", "preceding", "lost", "orphaned", "halted"):
         row[name] = bool(row[name])
     return Pulse(**row)
 

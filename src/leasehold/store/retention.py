@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leasehold.domain.retention import DEFAULT, Retention
-from leasehold.store import blobs
+from leasehold.store import blobs, predecessors
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import numbered
 
@@ -26,6 +26,12 @@ _BUSY: Final = (
     " AND x.status IN ('starting', 'running'))"
     # A run that is not over names it.
     " AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.retry_of = r.id AND o.finished_at IS NULL)"
+    # One that starts after it does not know its end yet.
+    " AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.after_id = r.id"
+    " AND p.settled_at IS NULL)"
+    # Somebody is to be told of its end.
+    " AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.run_id = r.id"
+    " AND d.next_at IS NOT NULL)"
 )
 OUTPUT: Final = (
     "FROM runs r WHERE r.tenant_id = :tenant AND r.finished_at < {now} - :kept"
@@ -39,6 +45,7 @@ RUNS: Final = (
 LEASES: Final = (
     "FROM leases l WHERE l.tenant_id = :tenant AND l.finished_at < {now} - :kept"
     " AND l.cleanup_status = 'success'"
+    " AND (l.idempotency_key IS NULL OR l.finished_at < {now} - :key_kept)"
     # The highest number, and the configs of the newest, are the sweep's.
     " AND l.number <= (SELECT MAX(number) FROM leases) - :spared"
     " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run_id AND r.finished_at IS NULL)"
@@ -167,11 +174,15 @@ def drop_runs(
     )
     _drop_events(tx, "run_id", run_ids, other="leases l WHERE l.id = events.lease_id")
     tx.run(f"DELETE FROM executions WHERE run_id IN ({names})", **params)
+    predecessors.drop(tx, run_ids)
+    tx.run(f"DELETE FROM webhook_deliveries WHERE run_id IN ({names})", **params)
     tx.run(f"DELETE FROM runs WHERE id IN ({names})", **params)
     return run_ids
 
 
-def drop_leases(tx: Tx, tenant_id: str, *, kept_s: float, spared: int, limit: int) -> list[str]:
+def drop_leases(
+    tx: Tx, tenant_id: str, *, kept_s: float, key_kept_s: float, spared: int, limit: int
+) -> list[str]:
     """Delete leases whose sandboxes are proven gone, with their history; return them."""
     lease_ids = _some(
         tx,
@@ -181,6 +192,7 @@ def drop_leases(tx: Tx, tenant_id: str, *, kept_s: float, spared: int, limit: in
         limit,
         tenant=tenant_id,
         kept=_us(kept_s),
+        key_kept=_us(key_kept_s),
         spared=spared,
     )
     if not lease_ids:

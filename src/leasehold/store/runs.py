@@ -305,14 +305,22 @@ _NOBODY_ENDS_IT = (
 )
 LOST_HOST = f"r.status = 'running' AND (({_GONE_HOST}) OR ({_NOBODY_ENDS_IT}))"
 
+_SURELY_OVER = (
+    "l.sandbox_expires_at < {now} - :grace AND CAST(:watched_from AS BIGINT)"
+    " + (l.sandbox_expires_at - l.renew_at) * 3 / 2 < {now} - :grace"
+)
+"""`watch.Watch.surely_over` in SQL; never true if ``:watched_from`` is null."""
+
 _NEED_NOT_WAIT = (
     "(r.end_requested IS NOT NULL OR {idempotent} OR NOT EXISTS (SELECT 1 FROM executions x"
     " WHERE x.run_id = r.id AND x.status IN ('starting', 'running')) OR EXISTS (SELECT 1"
-    " FROM leases l WHERE l.id = r.lease_id AND l.sandbox_expires_at < {now} - :grace))"
+    f" FROM leases l WHERE l.id = r.lease_id AND {_SURELY_OVER}))"
 )
 
 
-def on_lost_hosts(tx: Tx, *, grace_us: int, limit: int) -> list[str]:
+def on_lost_hosts(
+    tx: Tx, *, grace_us: int, watched_from_us: int | None, limit: int
+) -> list[str]:
     """
     Return running runs whose host, or whoever could end them, is away for the grace.
 
@@ -323,6 +331,7 @@ def on_lost_hosts(tx: Tx, *, grace_us: int, limit: int) -> list[str]:
         f"SELECT r.id FROM runs r WHERE {LOST_HOST} AND {_NEED_NOT_WAIT}"
         " ORDER BY r.id LIMIT :limit",
         grace=grace_us,
+        watched_from=watched_from_us,
         limit=limit,
     )
     return [row["id"] for row in rows]

@@ -68,6 +68,14 @@ def lock_due(tx: Tx, schedule_id: str) -> Row | None:
     return decoded(row) if row else None
 
 
+def lock(tx: Tx, schedule_id: str) -> Row | None:
+    """Lock a schedule, whether it is due or not: no clock has it meanwhile."""
+    row = tx.one(
+        "SELECT *, {now} AS now_us FROM schedules WHERE id = :id {lock}", id=schedule_id
+    )
+    return decoded(row) if row else None
+
+
 def move_on(
     tx: Tx, row: Row, to: str | None, *, next_at: int | None, **values: Any
 ) -> Row | None:

@@ -7,8 +7,12 @@ upgrade`` and the holder of an embedded home migrate.
 
 An upgrade is one transaction under a lock: an advisory one on PostgreSQL, ``BEGIN IMMEDIATE``
 on SQLite. Two at once: the second waits and finds nothing to do. Killed inside: the database
-rolls back, and the next upgrade starts from the same revision. There is no way down: an older
-program refuses a newer schema instead.
+rolls back, and the next upgrade starts from the same revision. There is no way down.
+
+Old and new work side by side: first the schema is upgraded, then one host after the other. So a
+migration only expands (ADR 0012), and the upgrade writes down the oldest revision whose program
+may go on with it (`SERVES`). A program that finds a newer schema works with it if it is served,
+and refuses it otherwise.
 """
 
 from dataclasses import dataclass
@@ -22,15 +26,23 @@ from leasehold.store.database import Database, Tx
 
 REVISIONS: Final = (
     *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"),
-    "0014",
+    *("0011", "0013", "0014"),
 )
 """Every revision that this code knows, the oldest first; a test compares it with Alembic's."""
 
 HEAD: Final = REVISIONS[-1]
+SERVES: Final = "0009"
+"""
+The oldest revision whose program works with the schema of `HEAD`.
+
+It is moved on by a migration that takes something away: then what is older must be gone first.
+"""
+
 VERSION_TABLE: Final = "leasehold_schema"
 """Our own name, so that a program that holds our tables beside its own keeps its Alembic."""
 
 UPGRADE_COMMAND: Final = "leasehold db upgrade"
+SERVES_FACT: Final = "schema_serves"
 _LOCK_KEY: Final = 0x6C65_6173_6568_6F6C
 _UNDEFINED_TABLE: Final = "42P01"
 
@@ -46,9 +58,17 @@ class SchemaState:
     where: str
     """The database's address without its password."""
 
+    serves: str | None = None
+    """The oldest revision that a newer schema still serves, by its own word."""
+
     @property
     def ready(self) -> bool:
-        return self.current == self.head
+        return self.current == self.head or self.served
+
+    @property
+    def served(self) -> bool:
+        """Whether the schema is newer, and this code may work with it all the same."""
+        return self.newer and self.serves in REVISIONS
 
     @property
     def newer(self) -> bool:
@@ -74,7 +94,11 @@ class SchemaState:
 
 def state(database: Database) -> SchemaState:
     """Return what the database has and what this code needs, with one query."""
-    return SchemaState(current=_current(database), head=HEAD, where=database.where())
+    path = database.url.database
+    if database.dialect == "sqlite" and path and not Path(path).exists():
+        return SchemaState(None, HEAD, database.where())  # opening it would create it
+    with database.read() as tx:
+        return _seen(tx, where=database.where())
 
 
 def check(database: Database) -> None:
@@ -100,8 +124,8 @@ def check_connected(tx: Tx, *, where: str) -> None:
     there = True
     if tx.dialect == "postgresql":
         there = tx.value("SELECT to_regclass(:name) IS NOT NULL", name=VERSION_TABLE)
-    current = _version(tx) if there else None
-    if problem := SchemaState(current=current, head=HEAD, where=where).problem():
+    seen = _seen(tx, where=where) if there else SchemaState(None, HEAD, where)
+    if problem := seen.problem():
         raise SchemaError(problem)
 
 
@@ -133,6 +157,12 @@ def upgrade(database: Database) -> None:
             command.upgrade(config, HEAD)
         except CommandError as error:
             raise SchemaError(f"{seen.where}: {error}") from error
+        tx.run(
+            "INSERT INTO facts (name, value) VALUES (:name, :value)"
+            " ON CONFLICT (name) DO UPDATE SET value = :value",
+            name=SERVES_FACT,
+            value=SERVES,
+        )
 
 
 def _lock(tx: Tx) -> None:
@@ -144,12 +174,12 @@ def _lock(tx: Tx) -> None:
     tx.value("SELECT pg_advisory_xact_lock(:key)", key=_LOCK_KEY)
 
 
-def _current(database: Database) -> str | None:
-    path = database.url.database
-    if database.dialect == "sqlite" and path and not Path(path).exists():
-        return None  # opening it would create it
-    with database.read() as tx:
-        return _version(tx)
+def _seen(tx: Tx, *, where: str) -> SchemaState:
+    current = _version(tx)
+    serves = None
+    if current is not None and current not in REVISIONS:
+        serves = tx.value("SELECT value FROM facts WHERE name = :name", name=SERVES_FACT)
+    return SchemaState(current, HEAD, where, serves)
 
 
 def _version(tx: Tx) -> str | None:

@@ -212,6 +212,9 @@ def encrypt_anew(tx: Tx, row: Row, *, key_id: str, ciphertext: str) -> bool:
 
 
 def keys_in_use(tx: Tx) -> dict[str, int]:
-    """Return how many versions each key has encrypted."""
-    rows = tx.all("SELECT key_id, count(*) AS n FROM secret_versions GROUP BY key_id")
+    """Return how many versions, and secrets of webhooks, each key has encrypted."""
+    rows = tx.all(
+        "SELECT key_id, count(*) AS n FROM (SELECT key_id FROM secret_versions"
+        " UNION ALL SELECT key_id FROM webhooks) q GROUP BY key_id"
+    )
     return {row["key_id"]: int(row["n"]) for row in rows}

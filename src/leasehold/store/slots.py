@@ -181,7 +181,7 @@ def queue_head(
         "SELECT r.* FROM runs r JOIN (SELECT id, priority + ({now} - created_at) / :ageing"
         " AS weight, row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC,"
         " created_at, id)"
-        " AS turn FROM runs WHERE status = 'queued'"
+        " AS turn FROM runs WHERE status = 'queued' AND waits = 0"
         " AND COALESCE(wanted_lease_id, environment_id || COALESCE(requires, ''))"
         f" NOT IN ({names})"
         f" AND (workspace IS NULL OR tenant_id || '/' || workspace NOT IN ({taken}))"
@@ -198,6 +198,11 @@ class Queue:
     """A tenant's queue, as who wants to join it finds it."""
 
     queued: int
+    """Runs that admission may take."""
+
+    preceded: int
+    """Runs that have to wait for others to end."""
+
     alone: bool
     """Whether the admission lock is ours."""
 
@@ -213,27 +218,37 @@ def count_queued_and_try(tx: Tx, *, tenant_id: str, try_lock: bool = True) -> Qu
     take = "1" if tx.dialect == "sqlite" else "pg_try_advisory_xact_lock(:key)"
     take = take if try_lock else "{false}"
     row = tx.one(
-        f"SELECT count(*) AS queued, {take} AS alone, {{now}} AS now_us,"
+        "SELECT (SELECT count(*) FROM runs WHERE status = 'queued' AND waits = 0"
+        " AND tenant_id = :t) AS queued,"
+        " (SELECT count(*) FROM runs WHERE waits > 0 AND tenant_id = :t) AS preceded,"
+        f" {take} AS alone, {{now}} AS now_us,"
         " (SELECT status FROM tenants WHERE id = :t) AS status,"
-        " (SELECT max_queued FROM tenants WHERE id = :t) AS most"
-        " FROM runs WHERE status = 'queued' AND tenant_id = :t",
+        " (SELECT max_queued FROM tenants WHERE id = :t) AS most",
         t=tenant_id,
         key=LOCK,
     )
     assert row is not None
     is_open = row["status"] == TenantStatus.ACTIVE
-    return Queue(int(row["queued"]), bool(row["alone"]), is_open, row["most"])
+    return Queue(
+        queued=int(row["queued"]),
+        preceded=int(row["preceded"]),
+        alone=bool(row["alone"]),
+        is_open=is_open,
+        limit=row["most"],
+    )
 
 
 def somebody_waits(tx: Tx) -> bool:
-    return tx.value("SELECT 1 FROM runs WHERE status = 'queued' LIMIT 1") is not None
+    return (
+        tx.value("SELECT 1 FROM runs WHERE status = 'queued' AND waits = 0 LIMIT 1") is not None
+    )
 
 
 def ahead_of(tx: Tx, run: Row) -> int:
     """Count queued runs that come before this one (priority, then age)."""
     return int(
         tx.value(
-            "SELECT count(*) FROM runs WHERE status = 'queued' AND (priority > :p"
+            "SELECT count(*) FROM runs WHERE status = 'queued' AND waits = 0 AND (priority > :p"
             " OR (priority = :p AND id < :id))",
             p=run["priority"],
             id=run["id"],

@@ -22,15 +22,18 @@ from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
 from leasehold.store.pass_tables import PASS_TABLES
+from leasehold.store.predecessor_tables import PREDECESSOR_TABLES
 from leasehold.store.schedule_tables import SCHEDULE_TABLES
 from leasehold.store.secret_tables import SECRET_TABLES
 from leasehold.store.tenant_tables import TENANT_TABLES
 from leasehold.store.upkeep_tables import UPKEEP_TABLES
+from leasehold.store.webhook_tables import WEBHOOK_TABLES
 
 METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
-    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PASS_TABLES),
+    *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES, WEBHOOK_TABLES),
+    PASS_TABLES,
 )
 assert all(_OTHERS), "made with them"
 
@@ -156,6 +159,9 @@ _PRUNED = "output_pruned_at IS NOT NULL"
 _RETRIES = "retry_of IS NOT NULL AND finished_at IS NULL"
 _WANTS = "wanted_lease_id IS NOT NULL AND finished_at IS NULL"
 _OVER = "finished_at IS NOT NULL"
+_KEYED = "idempotency_key IS NOT NULL"
+ADMISSIBLE: Final = "status = 'queued' AND waits = 0"
+STARTS_AFTER: Final = "waits = 0 OR (waits > 0 AND status = 'queued')"
 
 
 class Run(SQLModel, table=True):
@@ -177,10 +183,13 @@ class Run(SQLModel, table=True):
         ),
         sa.CheckConstraint("status <> 'parked' OR lease_id IS NULL", name="run_parked_free"),
         sa.CheckConstraint("(status = 'running') = (step IS NOT NULL)", name="run_step"),
-        partial("run_key", "tenant_id", "idempotency_key", where="idempotency_key IS NOT NULL"),
+        sa.CheckConstraint(STARTS_AFTER, name="run_starts_after"),
+        partial("run_key", "tenant_id", "idempotency_key", where=_KEYED),
         partial("run_due", "due_at", where="due_at IS NOT NULL", unique=False),
         partial("run_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
-        partial("run_queued", "priority", "id", where="status = 'queued'", unique=False),
+        # Each queued run is in one of these two; admission reads the first.
+        partial("run_queued", "priority", "id", where=ADMISSIBLE, unique=False),
+        partial("run_waits", "tenant_id", where="waits > 0", unique=False),
         partial("run_running", "environment_id", where="status = 'running'", unique=False),
         partial("run_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
         partial("run_lease", "lease_id", where="lease_id IS NOT NULL AND status = 'running'"),
@@ -267,6 +276,12 @@ class Run(SQLModel, table=True):
     output_pruned_at: int | None = micros()
     """When retention deleted its output and artifacts."""
 
+    waits: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """So many `predecessors` have to end before it may start."""
+
+    awaited: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """Others start after it: whoever ends it tells them."""
+
 
 class Lease(SQLModel, table=True):
     """The right to use one sandbox; outlives the run when reused or retained."""
@@ -304,6 +319,7 @@ class Lease(SQLModel, table=True):
         partial("lease_claimed", "claimed_by", where="claimed_by IS NOT NULL", unique=False),
         partial("lease_timer", "timer_at", where="timer_at IS NOT NULL", unique=False),
         partial("lease_over", "tenant_id", "finished_at", where=_OVER, unique=False),
+        partial("lease_key", "tenant_id", "idempotency_key", where=_KEYED),
         partial(
             "lease_live",
             "environment_id",
@@ -367,3 +383,8 @@ class Lease(SQLModel, table=True):
     finished_at: int | None = micros()
     retained_until: int | None = micros()
     """Only while a run looks into a retained lease: until when it is kept after that."""
+
+    idempotency_key: str | None = Field(default=None, max_length=255)
+    """With which somebody asked for a lease of their own."""
+
+    body_hash: str | None = Field(default=None, max_length=64)

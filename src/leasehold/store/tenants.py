@@ -12,7 +12,8 @@ from leasehold.store.runs import insert_row
 
 _USED: Final = (
     "SELECT t.*, (SELECT count(*) FROM runs WHERE tenant_id = t.id"
-    f" AND status = '{RunStatus.QUEUED}') AS queued_runs,"
+    f" AND status = '{RunStatus.QUEUED}' AND waits = 0) + (SELECT count(*) FROM runs"
+    " WHERE tenant_id = t.id AND waits > 0) AS queued_runs,"
     " (SELECT count(*) FROM runs WHERE tenant_id = t.id"
     f" AND status = '{RunStatus.RUNNING}') AS running_runs,"
     " (SELECT count(*) FROM leases WHERE tenant_id = t.id"

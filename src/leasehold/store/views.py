@@ -13,7 +13,7 @@ from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.domain.specs import SETUP
 from leasehold.errors import NotFoundError
 from leasehold.store import executions as starts
-from leasehold.store import leases, moves
+from leasehold.store import leases, moves, predecessors
 from leasehold.store.columns import among
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import MANY, decoded
@@ -76,7 +76,13 @@ def run_rows(tx: Tx, run_ids: Sequence[str]) -> dict[str, Row]:
     return found
 
 
-def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] = ()) -> Shape:
+def run_view(
+    row: Row,
+    *,
+    events: Sequence[Row] = (),
+    executions: Sequence[Row] = (),
+    after: Sequence[Row] = (),
+) -> Shape:
     """Return what is shown of one run."""
     spec = load(row["spec"])
     return {
@@ -107,12 +113,14 @@ def run_view(row: Row, *, events: Sequence[Row] = (), executions: Sequence[Row] 
         "output_pruned_at": iso(row["output_pruned_at"]),
         "key": row["idempotency_key"],
         "retry_of": row["retry_of"],
+        "waits_for": row["waits"],
         "created_at": iso(row["created_at"]),
         "admitted_at": iso(row["admitted_at"]),
         "started_at": iso(row["started_at"]),
         "finished_at": iso(row["finished_at"]),
         "due_at": iso(row["due_at"]),
         "deadline_at": iso(row["deadline_at"]),
+        "after": [predecessors.view(item) for item in after],
         "executions": [execution_view(item) for item in executions],
         "events": [event_view(item) for item in events],
     }
@@ -129,13 +137,18 @@ def whole_run(tx: Tx, run_id: str, *, tenant_id: str) -> Shape:
     if row is None or row["tenant_id"] != tenant_id:
         raise NotFoundError(f"there is no run {run_id}")
     events = moves.events_of(tx, run_id=run_id)
-    return run_view(row, events=events, executions=starts.of_run(tx, run_id))
+    return run_view(
+        row,
+        events=events,
+        executions=starts.of_run(tx, run_id),
+        after=predecessors.of_run(tx, run_id),
+    )
 
 
 def run_line(row: Row) -> Shape:
     """Return what is shown of one run in a list: all but its history."""
     shape = run_view(row)
-    del shape["events"], shape["executions"]
+    del shape["events"], shape["executions"], shape["after"]
     return shape
 
 
@@ -251,6 +264,7 @@ def lease_view(row: Row, *, events: Sequence[Row] | None = None) -> Shape:
         "expires_at": iso(expires_at),
         "held_until": iso(row["held_until"]),
         "retained_until": iso(row["retained_until"]),
+        "key": row["idempotency_key"],
         "sandbox_expires_at": iso(row["sandbox_expires_at"]),
         "cleanup_status": row["cleanup_status"],
         "cleanup_attempts": row["cleanup_attempts"],

@@ -10,7 +10,8 @@ from typing import Final
 from leasehold.domain.secrets import MAX_BYTES, NAME_PATTERN
 from leasehold.errors import BadInputError
 from leasehold.ids import PLATFORM
-from leasehold.store import moves, secret_views, secrets
+from leasehold.orchestrator import hooking
+from leasehold.store import moves, secret_views, secrets, webhooks
 from leasehold.store.database import Database, Tx
 from leasehold.store.views import Shape
 from leasehold.vault.keys import Keys
@@ -90,7 +91,7 @@ def rotate(database: Database, keys: Keys, *, actor: str | None = None) -> int:
     Raises:
         SecretUnavailableError: A value was encrypted with a key that is not in the file.
     """
-    done = 0
+    done = _rotate_webhooks(database, keys)
     while True:
         with database.read() as tx:
             rows = secrets.not_under(tx, keys.first, limit=_BATCH)
@@ -104,3 +105,18 @@ def rotate(database: Database, keys: Keys, *, actor: str | None = None) -> int:
                 value = keys.open(row["ciphertext"], **subject)
                 sealed = keys.seal(value, **subject)
                 done += secrets.encrypt_anew(tx, row, key_id=keys.first, ciphertext=sealed)
+
+
+def _rotate_webhooks(database: Database, keys: Keys) -> int:
+    """Encrypt the secrets that sign anew; return how many."""
+    done = 0
+    while True:
+        with database.read() as tx:
+            rows = webhooks.not_under(tx, keys.first, limit=_BATCH)
+        if not rows:
+            return done
+        with database.write("secrets.rotate") as tx:
+            for row in rows:
+                subject = hooking.subject(row)
+                sealed = keys.seal(keys.open(row["ciphertext"], **subject), **subject)
+                done += webhooks.encrypt_anew(tx, row, key_id=keys.first, ciphertext=sealed)
