@@ -14,7 +14,7 @@ PLUGINS := workers/local workers/fake_plugin workers/bubblewrap workers/docker w
 CODE := src workers tests $(wildcard bench) examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test services engines containers lint types fmt proof soak matrix simulate chaos ci bench lock clean
+.PHONY: help setup demo up test browser services engines containers lint types fmt proof soak matrix simulate chaos ci bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -36,10 +36,13 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines --ignore=tests/browser
+
+browser: setup  ## the monitor in Debian's Chromium, with axe; pictures in build/screenshots (2 min)
+	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n 1 tests/browser
 
 proof: setup  ## the long tests: deaf workers, restores, deliberate faults, more kills (6 min)
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines --ignore=tests/browser
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
@@ -80,7 +83,7 @@ containers: setup  ## the same on a real Docker Engine and Podman (root; 6 min)
 	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist load --timeout 300 \
 	  $(wildcard tests/engines/test_docker*.py)
 
-ci: lint types test engines containers services proof simulate  ## what CI runs
+ci: lint types test browser engines containers services proof simulate  ## what CI runs
 	$(MAKE) chaos CHAOS_S=200
 
 bench: setup  ## measure beside a bare Celery chain, and a thousand waiting commands (7 min)

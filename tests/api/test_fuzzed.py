@@ -16,8 +16,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from api.routes import MATRIX
 from api.served import make_key
-from api.test_matrix import MATRIX, OWN
+from api.test_matrix import OWN
 from leasehold.api.serving import Service
 from leasehold.domain.roles import Role
 from leasehold.store.database import Database

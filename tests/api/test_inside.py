@@ -7,8 +7,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from api.routes import MATRIX
 from api.served import client_of, make_key, serving
-from api.test_matrix import MATRIX, ROUTES, ask, fresh
+from api.test_matrix import ROUTES, ask, fresh
 from leasehold import client as clients
 from leasehold.api import gate
 from leasehold.api.serving import Service

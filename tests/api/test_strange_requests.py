@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from api.served import client_of, make_key
 from command_line import serve
+from leasehold.api.gate import is_page
 from leasehold.api.serving import Service
 from leasehold.domain.specs import EnvironmentSpec, RunSpec
 from leasehold.store import hosts
@@ -77,6 +78,8 @@ def test_strange_requests_are_refused_and_break_nothing(
         content = json.dumps(body).encode()
         answer = client.request(method, path, params=params, content=content, headers=headers)
         assert answer.status_code < 500, (route, params, body, answer.text)
+        if is_page(path):
+            return  # for people: test_pages has how errors look there
         if answer.status_code >= 400 and method != "HEAD":
             shape = {"code", "message", "field", "request_id", "details"}
             assert set(answer.json()) == shape, (route, answer.text)

@@ -1,5 +1,6 @@
 """`leasehold up` serves the REST API as well, on a port that it holds itself."""
 
+import json
 import os
 import signal
 import socket
@@ -78,3 +79,26 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(live: Live) -> None
     assert said.returncode == 2
     assert f"--api-port: 127.0.0.1:{port} cannot be taken" in said.stderr.decode()
     assert b"Traceback" not in said.stderr
+
+
+def test_the_link_that_it_prints_signs_a_browser_in_once(live: Live) -> None:
+    where = live.up("--api-port", "0")
+    fresh = {"Connection": "close"}
+    with (
+        httpx.Client(timeout=60) as browser,
+        httpx.Client(timeout=60, headers=fresh) as late,
+    ):
+        assert browser.get(where["monitor"]).status_code == 303
+        assert late.get(where["monitor"]).status_code == 401
+        api_of(where).kill()
+        # Who is signed in stands in the database, not in the process.
+        cookies = dict(browser.cookies)
+        page = httpx.get(f"{where['api']}/monitor", cookies=cookies, timeout=60)
+        assert page.status_code == 200
+        assert "monitor · admin" in page.text
+        joined = live.start("up", "--json")
+        assert joined.stdout is not None
+        again = json.loads(joined.stdout.readline())
+        joined.send_signal(signal.SIGTERM)
+        joined.communicate(timeout=60)
+        assert late.get(again["monitor"]).status_code == 303

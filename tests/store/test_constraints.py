@@ -50,6 +50,12 @@ def insert_check(tx: Tx, **changes: object) -> None:
     insert_row(tx, "config_checks", {**values, **rest, **changes})
 
 
+def insert_pass(tx: Tx, **changes: object) -> None:
+    key = insert_key(tx)["id"]
+    values = {"id": "p", "tenant_id": "default", "key_id": key, "created_at": 1}
+    insert_row(tx, "passes", {**values, "kind": "link", "expires_at": 2, **changes})
+
+
 CHECKS: dict[str, Callable[[Tx], object]] = {
     "runstatus_known": lambda tx: insert_run(tx, status="dreaming"),
     "step_known": lambda tx: insert_run(tx, step="dream"),
@@ -110,6 +116,7 @@ CHECKS: dict[str, Callable[[Tx], object]] = {
     "artifact_content": lambda tx: insert_artifact(tx, insert_run(tx), sha256=None),
     "role_known": lambda tx: insert_key(tx, role="emperor"),
     "key_of_platform": lambda tx: insert_key(tx, role="root"),
+    "passkind_known": lambda tx: insert_pass(tx, kind="season"),
     "tenantstatus_known": lambda tx: insert_tenant(tx, status="asleep"),
     "tenant_concurrent": lambda tx: insert_tenant(tx, max_concurrent=0),
     "tenant_queued": lambda tx: insert_tenant(tx, max_queued=-1),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from leasehold.cli import explaining
+from leasehold.orchestrator import explaining
 from leasehold.domain.after import After, parse_after
 from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.retention import Retention

@@ -1,4 +1,4 @@
-"""Puts the routes together; behind the gate, in the envelope."""
+"""Puts the routes and pages together; behind the gate, in the envelope."""
 
 from typing import Any, Final
 
@@ -33,7 +33,9 @@ from leasehold.api import (
 )
 from leasehold.api.door import Door
 from leasehold.api.envelope import Envelope
-from leasehold.api.gate import Gate
+from leasehold.api.gate import PAGES, Gate
+from leasehold.api.pages import PARTS, problems
+from leasehold.api.pages.shared import Shared
 from leasehold.api.watch import Pace, Watch
 from leasehold.settings import Settings
 
@@ -79,12 +81,13 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={
-            HTTPException: answers.of_http,
-            RequestValidationError: answers.of_validation,
+            HTTPException: problems.of_http,
+            RequestValidationError: problems.of_validation,
         },
     )
     app.state.door = door
     app.state.watch = Watch(door, pace or Pace())
+    app.state.shared = Shared()
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
@@ -112,9 +115,11 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)
+    for part in PARTS:
+        app.include_router(part, prefix=PAGES, include_in_schema=False)
     app.add_middleware(Gate, door=door, settings=settings)
     limits.setdefault("max_file_bytes", settings.max_artifact_bytes)
-    app.add_middleware(Envelope, **limits)
+    app.add_middleware(Envelope, shown=problems.shown, **limits)
     if settings.api_cors_origins:
         # Around all, so that pages may read errors too, and ask beforehand without a key.
         app.add_middleware(

@@ -26,11 +26,11 @@ from leasehold.errors import (
     UnauthenticatedError,
 )
 from leasehold.log import get_logger
-from leasehold.orchestrator import keys, reporting
+from leasehold.orchestrator import keys, reporting, signing
 from leasehold.orchestrator.reporting import Speaker
 from leasehold.store import keys as key_rows
 from leasehold.store import schema
-from leasehold.store.database import Tx
+from leasehold.store.database import Row, Tx
 from leasehold.vault import keeping
 from leasehold.vault.keys import SETTING, Keys, make_file
 
@@ -146,7 +146,21 @@ class Door:
             start = reporting.execution_of(self.context, key)
             return self.read(lambda tx: reporting.authenticate(tx, start))
         keys.check_form(key)
-        row = self.read(lambda tx: keys.authenticate(tx, key))
+        return self._caller(self.read(lambda tx: keys.authenticate(tx, key)))
+
+    def caller_of_session(self, secret: str) -> tuple[Caller, str]:
+        """
+        Return who a browser's session speaks for, and the name of their key.
+
+        Raises:
+            UnauthenticatedError: It is over, or none of ours.
+        """
+        if not signing.is_secret(secret):
+            raise UnauthenticatedError("sign in with an API key")
+        row = self.read(lambda tx: signing.key_of(tx, secret))
+        return self._caller(row), row["name"]
+
+    def _caller(self, row: Row) -> Caller:
         if keys.is_to_be_touched(row):
             self._touch(row["id"])
         return Caller(row["tenant_id"], Role(row["role"]), row["id"])

@@ -7,10 +7,11 @@ id of a request is the client's, if it is a decent one, and is in each line of t
 
 import asyncio
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -53,8 +54,10 @@ class Envelope:
         max_header_bytes: int = MAX_HEADER_BYTES,
         body_s: float = BODY_S,
         max_file_bytes: int = MAX_BODY_BYTES,
+        shown: Callable[[Scope, Response], Response] = lambda _scope, answer: answer,
     ) -> None:
         self._app = app
+        self._shown = shown
         self._max_body_bytes = max_body_bytes
         self._max_header_bytes = max_header_bytes
         self._body_s = body_s
@@ -80,7 +83,8 @@ class Envelope:
                 if sender.started:
                     log.exception("answer.broken")
                     raise
-                await answers.of(error, request_id=request_id)(scope, receive, sender)
+                answer = self._shown(scope, answers.of(error, request_id=request_id))
+                await answer(scope, receive, sender)
 
     def _check(self, scope: Scope, limit: int) -> None:
         size = sum(len(name) + len(value) for name, value in scope["headers"])

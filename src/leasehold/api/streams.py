@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from leasehold.api import wants
 from leasehold.api.asking import Filters, RunId
 from leasehold.api.door import Caller, Door, TheDoor, Viewer
-from leasehold.api.wants import EventsWant, OutputWant, Want
+from leasehold.api.wants import EventsWant, OutputWant, RunWant, Want
 from leasehold.api.watch import Viewer as Watching
 from leasehold.api.watch import Watch
 from leasehold.log import get_logger
@@ -82,7 +82,7 @@ class Stream(Response):
             try:
                 await self._serve(viewer, send)
             except TimeoutError:
-                log.info("stream.stuck", run=self._want.run_id)
+                log.info("stream.stuck", want=repr(self._want))
             finally:
                 leaving.cancel()
 
@@ -119,9 +119,10 @@ async def _left(receive: Receive, viewer: Watching) -> None:
     viewer.close(("gone", "the client has gone"))
 
 
-async def _open(
-    want: Want, request: Request, caller: Caller, door: Door, *, place: str | None
+async def open_(
+    want: RunWant, request: Request, caller: Caller, door: Door, *, place: str | None
 ) -> Response:
+    """Return the stream of a run of the caller's, from a place on."""
     over = (place or "").endswith(wants.OVER)
     if place:
         want = wants.from_place(want, place.removesuffix(wants.OVER))
@@ -141,7 +142,7 @@ async def events(
     last_event_id: LastEventId = None,
 ) -> Response:
     """Stream a run's history, from its beginning or from an event on, until it is over."""
-    return await _open(EventsWant(run_id), request, caller, door, place=last_event_id)
+    return await open_(EventsWant(run_id), request, caller, door, place=last_event_id)
 
 
 @router.get("/{run_id}/output/stream", response_class=Response, responses=_ANSWERS)
@@ -154,7 +155,7 @@ async def output(
     last_event_id: LastEventId = None,
 ) -> Response:
     """Stream what a run's commands write, start by start, until it is over."""
-    want = OutputWant(run_id)
+    want: RunWant = OutputWant(run_id)
     if asked.stream is not None:
         want = OutputWant(run_id, streams=(asked.stream,))
-    return await _open(want, request, caller, door, place=last_event_id)
+    return await open_(want, request, caller, door, place=last_event_id)

@@ -29,6 +29,9 @@ from leasehold.store.database import Row, Tx
 SETTLED_US: Final = 20_000_000
 PIECE_BYTES: Final = 64 * 1024
 EVENTS: Final = 200
+FAR: Final = 1000
+"""Events of others that may stand between a tenant's newest one and the newest of all."""
+
 TURN_WANTS: Final = 64
 """Pieces that one look reads at most: 8 MiB of output. The others come with the next one."""
 
@@ -90,14 +93,31 @@ class OutputWant:
         return replace(self, stderr=offset)
 
 
-Want: TypeAlias = EventsWant | OutputWant
+@dataclass(frozen=True, slots=True)
+class ChangeWant:
+    """
+    Whether anything happened to what is a tenant's: its pages are asked for again then.
+
+    It may miss an event that is committed behind a newer one; pages also ask from time to time.
+    """
+
+    tenant_id: str
+    after: int
+
+    @property
+    def place(self) -> str:
+        return str(self.after)
+
+
+RunWant: TypeAlias = EventsWant | OutputWant
+Want: TypeAlias = RunWant | ChangeWant
 _Part: TypeAlias = tuple[str, str, int, int]
 """Execution, stream, first byte, the one behind the last."""
 
 _Glimpses: TypeAlias = Mapping[tuple[str, int, int], Row]
 
 
-def from_place(want: Want, place: str) -> Want:
+def from_place(want: RunWant, place: str) -> RunWant:
     """
     Return a want that goes on where the message with this `id` ended.
 
@@ -127,8 +147,34 @@ def look(tx: Tx, wants: Sequence[Want]) -> tuple[dict[Want, Piece | None], bool]
     """
     Return what there is for each want (None: its run is gone), and whether there is more.
 
-    What has nothing new is not in the answer. Three statements, however many wants.
+    What has nothing new is not in the answer. Four statements, however many wants.
     """
+    changes = [want for want in wants if isinstance(want, ChangeWant)]
+    found, more = _of_runs(tx, [want for want in wants if not isinstance(want, ChangeWant)])
+    return found | _changes(tx, changes), more
+
+
+def _changes(tx: Tx, wants: Sequence[ChangeWant]) -> dict[Want, Piece | None]:
+    if not wants:
+        return {}
+    newest = watching.newest_events(tx, after=min(want.after for want in wants))
+    last = max(newest.values(), default=0)
+    found: dict[Want, Piece | None] = {}
+    for want in wants:
+        mine = newest.get(want.tenant_id, 0)
+        if mine > want.after:
+            following = replace(want, after=max(mine, last - FAR))
+            data = message({"changed": mine}, place=following.place)
+            found[want] = Piece(data, following)
+        elif last - want.after > FAR:
+            # Others' events: no look shall have to read more and more of them.
+            found[want] = Piece(b": others\n\n", replace(want, after=last))
+    return found
+
+
+def _of_runs(tx: Tx, wants: Sequence[RunWant]) -> tuple[dict[Want, Piece | None], bool]:
+    if not wants:
+        return {}, False
     glimpses = watching.glimpses(tx, [want.glimpse for want in wants])
     found: dict[Want, Piece | None] = {
         want: None for want in wants if want.glimpse not in glimpses

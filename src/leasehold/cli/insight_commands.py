@@ -12,7 +12,7 @@ from leasehold.errors import NotFoundError
 
 if TYPE_CHECKING:
     from leasehold.cli.door import Door
-    from leasehold.cli.explaining import Explanation
+    from leasehold.orchestrator.explaining import Explanation
     from leasehold.store.database import Tx
     from leasehold.store.history import Difference
     from leasehold.store.invariants import Violation
@@ -45,7 +45,7 @@ def explain(
 
 
 def _explained(door: "Door", text: str) -> "Explanation":
-    from leasehold.cli import explaining
+    from leasehold.orchestrator import explaining
     from leasehold.store import views
 
     runs = door.read(lambda tx: views.ids_like(tx, "run", text, tenant_id=door.tenant))

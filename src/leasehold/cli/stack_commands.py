@@ -9,8 +9,6 @@ from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, HostLabels, pairs, patience
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from leasehold.embedded.stack import Where
     from leasehold.settings import Settings
 
@@ -140,7 +138,7 @@ def up(
     except ConflictError:
         if label:
             say("--label: has no effect on a stack that runs already")
-        _join(found.home, stop, as_json=as_json)
+        _join(found, stop, as_json=as_json)
         return
     except BaseException:
         stack.stop()
@@ -150,7 +148,7 @@ def up(
             stack.wait_ready()
         except BrokerUnavailableError as error:
             say(f"{error}; still trying")
-        shape = _where(where, found.home, joined=False)
+        shape = _where(where, found, joined=False)
         if as_json:
             output.emit(shape)
         else:
@@ -165,18 +163,22 @@ def up(
         stack.stop()
 
 
-def _where(where: "Where", home: "Path", *, joined: bool) -> dict[str, object]:
+def _where(where: "Where", found: "Settings", *, joined: bool) -> dict[str, object]:
+    from leasehold.cli import inviting
+
+    home = found.home
     return {
         "home": str(home.absolute()),
         "database": where.database,
         "broker": where.broker,
         "api": where.api or None,
+        "monitor": inviting.link(found, where.api),
         "pid": where.pid,
         "joined": joined,
     }
 
 
-def _join(home: "Path", stop: "_Stop", *, as_json: bool) -> None:
+def _join(found: "Settings", stop: "_Stop", *, as_json: bool) -> None:
     """Follow the stack that was there first, until it or we are stopped."""
     import time
 
@@ -184,9 +186,9 @@ def _join(home: "Path", stop: "_Stop", *, as_json: bool) -> None:
     from leasehold.embedded import stack as stacks
 
     told = False
-    while not stop.is_set() and (where := stacks.running(home)) is not None:
+    while not stop.is_set() and (where := stacks.running(found.home)) is not None:
         if not told and where.pid:
-            shape = _where(where, home, joined=True)
+            shape = _where(where, found, joined=True)
             if as_json:
                 output.emit(shape)
             else:

@@ -26,7 +26,7 @@ from leasehold.store.database import Database, Tx
 
 REVISIONS: Final = (
     *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"),
-    *("0010", "0011", "0012", "0013"),
+    *("0010", "0011", "0012", "0013", "0014"),
 )
 """Every revision that this code knows, the oldest first; a test compares it with Alembic's."""
 

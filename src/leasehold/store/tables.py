@@ -21,6 +21,7 @@ from leasehold.store.contents import Execution as Execution  # noqa: PLC0414
 from leasehold.store.contents import OutputChunk as OutputChunk  # noqa: PLC0414
 from leasehold.store.key_tables import KEY_TABLES
 from leasehold.store.lookup_tables import LOOKUP_TABLES
+from leasehold.store.pass_tables import PASS_TABLES
 from leasehold.store.place_tables import PLACE_TABLES
 from leasehold.store.predecessor_tables import PREDECESSOR_TABLES
 from leasehold.store.report_tables import REPORT_TABLES
@@ -34,7 +35,7 @@ METADATA: Final = SQLModel.metadata
 _OTHERS: Final = (
     *(SECRET_TABLES, KEY_TABLES, TENANT_TABLES),
     *(LOOKUP_TABLES, UPKEEP_TABLES, SCHEDULE_TABLES, PREDECESSOR_TABLES),
-    *(WEBHOOK_TABLES, PLACE_TABLES, REPORT_TABLES),
+    *(WEBHOOK_TABLES, PLACE_TABLES, REPORT_TABLES, PASS_TABLES),
 )
 assert all(_OTHERS), "made with them"
 

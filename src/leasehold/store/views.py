@@ -255,10 +255,14 @@ def lease_rows(
         names, more = numbered("s", list(statuses))
         where.append(f"status IN ({names})")
         params.update(more)
-    if live:
+    few = live or (bool(statuses) and not LEASE_ENDS.intersection(statuses))
+    if few:
         where.append(f"status NOT IN ({among(LEASE_ENDS)})")
+    # Those that are not over may stand behind many newer ones that are: `+ 0` lets them be
+    # found by their own index and sorted.
+    order = "number + 0" if few else "number"
     rows = tx.all(
-        f"SELECT * FROM leases WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT :limit",
+        f"SELECT * FROM leases WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT :limit",
         **params,
     )
     return [decoded(row) for row in rows]

@@ -143,3 +143,17 @@ def follow(tx: Tx, run_ids: Sequence[str], *, for_us: int) -> None:
 def _filled(ids: Sequence[str]) -> list[str]:
     count = 1 << (len(ids) - 1).bit_length()
     return [*ids, *[ids[-1]] * (count - len(ids))]
+
+
+def newest_event(tx: Tx) -> int:
+    """Return the id of the newest event of all."""
+    return int(tx.value("SELECT COALESCE(MAX(id), 0) FROM events"))
+
+
+def newest_events(tx: Tx, *, after: int) -> dict[str, int]:
+    """Return the newest event of each tenant that has one after this one."""
+    rows = tx.all(
+        "SELECT tenant_id, MAX(id) AS id FROM events WHERE id > :after GROUP BY tenant_id",
+        after=after,
+    )
+    return {row["tenant_id"]: row["id"] for row in rows}

@@ -1,0 +1,9 @@
+"""The monitor: pages for people, over the same functions as the routes for programs."""
+
+from typing import Final
+
+from leasehold.api.pages import entry, fleet, leases, overview, places, run, runs
+
+PARTS: Final = tuple(
+    part.router for part in (entry, overview, runs, run, leases, fleet, places)
+)

@@ -1,0 +1,1 @@
+"""What browsers are shown: templates, their style, and what turns values into markup."""
