@@ -71,7 +71,7 @@ def marked_lines() -> list[tuple[str, int, str]]:
         (f"{package.name}/{file}", number, match[1])
         for package, files in zip(
             _PACKAGES,
-            (("supervisor.py", "command.py"), ("supervisor.py", "joining.py")),
+            (("supervisor.py", "command.py"), ("supervisor.py", "joining.py", "gate.py")),
             strict=True,
         )
         for file in files

@@ -53,7 +53,7 @@ def hide(values: Sequence[str]) -> None:
     )
 
 
-def _without_secrets(
+def without_secrets(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     if _hidden[0]:
@@ -87,7 +87,7 @@ def configure(*, level: str = "INFO", as_json: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _without_secrets,
+            without_secrets,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
@@ -109,7 +109,7 @@ def join() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
-            _without_secrets,
+            without_secrets,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

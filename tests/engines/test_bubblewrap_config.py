@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def test_a_sandbox_without_a_filter_is_warned_of(plugin: BubblewrapProvider) -> 
     [
         ({"memory_mb": 0}, "memory_mb"),
         ({"cpus": "many"}, "cpus"),
-        ({"network": "allow_list"}, "network"),
+        ({"network": "allow_list"}, "allow"),
+        ({"network": "allow_list", "allow": ["a.test"]}, "allow.0"),
+        ({"network": "full", "allow": ["a.test:443"]}, "allow"),
+        ({"network": "some"}, "network"),
         ({"disk_mb": 100}, "disk_mb"),
         ({"env": {"A=B": "x"}}, "env"),
         ({"env": {"A": "x\0y"}}, "env.A"),
@@ -97,10 +101,21 @@ def test_limits_that_no_cgroup_keeps_are_said_and_refused(tmp_path: Path) -> Non
     plugin = provider(tmp_path / "root", ground=bare(tmp_path / "root"))
     labels = plugin.describe().capabilities
     assert {labels.memory, labels.pids, labels.cpu, labels.disk} == {Enforcement.NO}
-    assert labels.network == {Network.NONE, Network.FULL}
+    assert labels.network == {Network.NONE, Network.FULL, Network.ALLOW_LIST}
     assert labels.isolation is Isolation.PROCESS
     for name, value in (("memory_mb", 64), ("pids", 32), ("cpus", 1)):
         assert problems(plugin, {name: value}) == [(name, "unsupported")]
+    plugin.close()
+
+
+def test_a_list_is_not_declared_where_no_namespace_would_keep_it(tmp_path: Path) -> None:
+    ground = replace(bare(tmp_path / "root"), shut_in="no user namespaces here")
+    plugin = provider(tmp_path / "root", ground=ground)
+    assert plugin.describe().capabilities.network == {Network.NONE, Network.FULL}
+    config = {"network": "allow_list", "allow": ["a.test:443"]}
+    answer = plugin.validate(config, budget=budget())
+    assert [(one.path, one.code) for one in answer.problems] == [("network", "unsupported")]
+    assert "no user namespaces here" in answer.problems[0].message
     plugin.close()
 
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,17 +141,20 @@ def test_whoever_is_killed_at_any_effect_leaves_something_to_prove(
     require_bubblewrap()
     source = killing_copy(tmp_path / "source", file, line, when)
     root, reached = tmp_path / "root", tmp_path / "source/reached"
-    scripts = {
+    scripts: dict[str, tuple[str, dict[str, Any]]] = {
         "plain": ("echo x >>mark; echo out", {}),
         "stubborn": (
             "trap '' TERM; echo x >>mark; echo out; sleep 1000 & sleep 1001; sleep 1002",
             {"timeout": timedelta(seconds=0.4)},
         ),
+        "let-out": ("echo x >>mark; echo out", {}),
     }
     for kind, (script, more) in scripts.items():
         world = Fenced(root, provider(root, source=source))
         try:
             reached.unlink(missing_ok=True)
+            if kind == "let-out":
+                world.config = {"network": "allow_list", "allow": ["a.test:443"]}
             world.start(kind, "sh", "-c", script, grace=timedelta(seconds=0.1), **more)
 
             def told(world: Fenced = world, kind: str = kind) -> bool:
@@ -183,7 +187,9 @@ def _proven(world: Fenced, kind: str, script: str) -> None:
     assert starts <= (0 if settled.state is SettledState.NEVER_STARTED else 1)
     if world.look(kind).stdout:
         assert starts == 1
-    healthy = Fenced(world.root, provider(world.root), fence=2, target=world.target)
+    healthy = Fenced(
+        world.root, provider(world.root), world.config, fence=2, target=world.target
+    )
     try:
         assert healthy.start(kind, "sh", "-c", script).outcome is not StartOutcome.STARTED
         assert healthy.settle(kind) == settled

@@ -14,8 +14,8 @@ import pytest
 
 from engines.box import TTL, Box, budget, until
 from leasehold.provider import ReleaseMode
+from leasehold.provider.way_out.door import PORT, UID
 from leasehold_docker import egress
-from leasehold_docker.gatekeeper import PORT, UID
 from leasehold_docker.layout import Directory
 
 pytestmark = pytest.mark.timeout(180)

@@ -7,11 +7,13 @@ somebody within a minute, or the proof is worth nothing.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import pytest
 
 from leasehold.domain import fate as fates
+from leasehold.domain import redaction
 from leasehold.domain.lifecycle import (
     LEASE_ENDS,
     EndKind,
@@ -21,6 +23,7 @@ from leasehold.domain.lifecycle import (
     SessionStatus,
     Step,
 )
+from leasehold.domain.secrets import filled
 from leasehold.errors import StoreUnavailableError
 from leasehold.ids import new_id
 from leasehold.maintenance import clock, hosts_lost, sessions
@@ -37,6 +40,7 @@ from leasehold.orchestrator import (
     looking,
     preceding,
     release,
+    revealing,
     sweep,
     validate,
 )
@@ -322,6 +326,36 @@ def _an_end_tells_nobody(patch: Patch) -> None:
     patch.setattr(predecessors, "wake", lambda *_, **__: None)
 
 
+def _what_a_provider_tells_is_kept_as_it_came(patch: Patch) -> None:
+    patch.setattr(revealing, "hidden", lambda _context, _job, outcome: outcome)
+
+
+def _the_error_of_a_look_is_kept_as_it_came(patch: Patch) -> None:
+    patch.setattr(revealing, "hidden_error", lambda error, _hider: error)
+
+
+def _a_lease_keeps_its_config_with_the_values(patch: Patch) -> None:
+    real = validate.act
+
+    def act(context: Any, job: Any) -> Any:
+        outcome = real(context, job)
+        if not isinstance(outcome, validate.Valid) or not outcome.secrets:
+            return outcome
+        values = revealing.values(context, job.run["tenant_id"], outcome.secrets)
+        return replace(outcome, config=filled(outcome.config, values))
+
+    patch.setitem(chain._ACTS, Step.VALIDATE, act)
+
+
+def _output_is_hidden_piece_by_piece(patch: Patch) -> None:
+    patch.setattr(redaction.Redactor, "held_back", lambda *_: 0)
+    patch.setattr(redaction.Redactor, "context", 0)
+
+
+def _only_the_plain_value_is_hidden(patch: Patch) -> None:
+    patch.setattr(redaction, "needles_of", lambda value: {value.encode()})
+
+
 FAULTS: Final[Mapping[str, Callable[[Patch], None]]] = {
     name.removeprefix("_").replace("_", " "): value
     for name, value in list(globals().items())
@@ -332,6 +366,10 @@ FAULTS: Final[Mapping[str, Callable[[Patch], None]]] = {
 SHOWN_BY: Final[Mapping[str, Mapping[str, float]]] = {
     "a lost host has run nothing": {"host.cut": 20, "agent.stopped": 20},
     "an unsure commit is repeated": {"commit.answer_lost": 0.1},
+    "the error of a look is kept as it came": {
+        "provider.refused": 0.1,
+        "provider.answer_lost": 0.1,
+    },
     "second sighting is skipped": {"listing.short": 0.4},
 }
 """Kinds of trouble without which a fault hardly shows."""

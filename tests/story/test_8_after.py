@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from leasehold.orchestrator import explaining
 from leasehold.domain.after import After, parse_after
 from leasehold.domain.lifecycle import EndKind
 from leasehold.domain.retention import Retention
 from leasehold.domain.specs import RunSpec, parse
 from leasehold.errors import BadInputError, FullError, IdempotencyConflictError, NotFoundError
 from leasehold.maintenance import clock, pruner
-from leasehold.orchestrator import batching, ending, preceding, submit
+from leasehold.orchestrator import batching, ending, explaining, preceding, submit
 from leasehold.store import invariants, predecessors, retention, views
 from leasehold.store.database import Row
 

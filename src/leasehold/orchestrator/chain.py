@@ -92,6 +92,14 @@ def _carry_on(context: Context, job: Job, holder: object) -> None:
             _abandon(context, current)
             context.on_step("failed", current, str(error))
             return
+        except StoreUnavailableError as error:
+            # Away while an act needed it, for the value of a secret: nothing was done yet.
+            log.warning(
+                "database.away", step=current.step, id=current.subject_id, why=str(error)
+            )
+            _abandon(context, current)
+            context.on_step("failed", current, str(error))
+            return
         except Exception as error:
             log.exception("step.fault", id=current.subject_id, step=current.step)
             _abandon(context, current)

@@ -3,7 +3,7 @@ The words of a command of the `fake` provider. A command is told by its words:
 
     true | false | exit N | signal N       end at once, so
     echo WORDS… | print TEXT | err TEXT    write to stdout (print: no newline) or stderr
-    cat | env                              write stdin, or the environment, to stdout
+    cat | env | env base64                 write stdin, or the environment, to stdout
     fill N                                 write N bytes
     sleep SECONDS                          end later
     mark FILE                              append a line to a real file, when started
@@ -13,6 +13,7 @@ Phrases are joined by ``then``: ``sleep 1 then echo done then exit 3``. Output a
 the sleeps before it are over. Any other word is a command that does not exist (127).
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -80,7 +81,8 @@ def _do(plan: _Plan, phrase: list[str], command: c.Command) -> bool:  # noqa: C9
             return True
         case "env":
             text = "".join(f"{k}={v}\n" for k, v in sorted(command.env.items()))
-            plan.out.append((at, text.encode(), 1))
+            data = b64encode(text.encode()) if words == ["base64"] else text.encode()
+            plan.out.append((at, data, 1))
             return True
         case "fill":
             plan.out.append((at, b"x", int(words[0])))

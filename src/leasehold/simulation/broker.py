@@ -32,6 +32,7 @@ class Broker:
         self._era = 0
         self.away_until = 0.0
         self.published = 0
+        self.on_publish: Callable[[Message], None] = lambda _message: None
 
     def publish(self, message: Message) -> bool | None:
         """Send one message; False if it was surely not sent."""
@@ -43,6 +44,7 @@ class Broker:
             scheduler.sleep(scheduler.rng.choice((0.0, 1.0)))
             return False
         self.published += 1
+        self.on_publish(message)
         if weather.strikes("broker.lost"):
             return True
         copies = 2 if weather.strikes("broker.doubled") else 1

@@ -14,6 +14,7 @@ from leasehold.domain.after import Outcome
 from leasehold.domain.lifecycle import LEASE_ENDS, RUN_ENDS
 from leasehold.simulation.database import Line, SimDatabase
 from leasehold.simulation.people import Person
+from leasehold.simulation.planted import Planted
 from leasehold.simulation.sandboxes import Box, Execution, Sandboxes
 from leasehold.simulation.scheduler import Scheduler
 from leasehold.store import executions, history, invariants
@@ -32,8 +33,14 @@ class Checks:
     """Watches one simulated deployment."""
 
     def __init__(
-        self, scheduler: Scheduler, database: SimDatabase, *worlds: Sandboxes, ttl_s: float
+        self,
+        scheduler: Scheduler,
+        database: SimDatabase,
+        *worlds: Sandboxes,
+        planted: Planted,
+        ttl_s: float,
     ) -> None:
+        self._planted = planted
         self._scheduler, self._database, self._worlds = scheduler, database, worlds
         self.broken: list[str] = []
         self.ends: Counter[str] = Counter()
@@ -162,6 +169,8 @@ class Checks:
     def _on_commit(self, name: str, lines: list[Line]) -> None:
         self.reached[name] += 1
         self.reached.update(line[3] for line in lines)
+        for line in lines:
+            self._planted.look(f"the event {line[3]}", line[4])
         said = " ".join(f"{line[3]}[{(line[1] or line[2] or '')[-6:]}]" for line in lines)
         self._scheduler.trace(f"commit {name} {said}")
         if name in {"session.start", "session.beat"}:
@@ -243,6 +252,9 @@ class Checks:
                 self.break_("P1", problem)
         self._outputs()
         self._truths()
+        self._planted.look_through(self._database.raw)
+        for leak in self._planted.leaks:
+            self.break_("P7", leak)
 
     def _outputs(self) -> None:
         known = self._known()
@@ -270,6 +282,7 @@ class Checks:
 
     def _compare(self, row: dict[str, Any], real: Execution, stored: list[bytes]) -> None:
         out, err, exit_ = real.now(self._scheduler.now)
+        out, err = self._planted.as_stored(out), self._planted.as_stored(err)
         whole = row["status"] == "exited"
         for name, mine, theirs in (("stdout", stored[0], out), ("stderr", stored[1], err)):
             if (whole and mine != theirs) or not theirs.startswith(mine):

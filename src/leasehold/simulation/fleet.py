@@ -26,6 +26,7 @@ from leasehold.runtime.keeper import Keeper
 from leasehold.runtime.ticker import Ticker
 from leasehold.runtime.worker import WorkerRuntime
 from leasehold.simulation.broker import Broker, Slot
+from leasehold.simulation.planted import Planted
 from leasehold.simulation.provider import SimProvider
 from leasehold.simulation.sandboxes import Sandboxes
 from leasehold.simulation.scheduler import Host, Process, Scheduler, Signal
@@ -47,6 +48,7 @@ class World:
     broker: Broker
     bound: Sandboxes
     cloud: Sandboxes
+    planted: Planted
     faults: list[str] = field(default_factory=list)
     """Faults of ours that some code caught and logged."""
 
@@ -71,6 +73,7 @@ class SimApp(App):
         )
         # Nothing of a simulation reaches a disk.
         context.blobs = Blobs("memory://")
+        context.vault = self.world.planted.vault(self.database)
         return context
 
     def registry(self, host_id: str) -> Registry:  # noqa: ARG002  known by the process
@@ -80,7 +83,7 @@ class SimApp(App):
 
         def make(sandboxes: Sandboxes, *, bound: bool) -> SimProvider:
             return SimProvider(
-                sandboxes, world.scheduler, world.weather, host=host, bound=bound
+                sandboxes, world.scheduler, world.weather, world.planted, host=host, bound=bound
             )
 
         return Registry(

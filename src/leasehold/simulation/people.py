@@ -17,17 +17,36 @@ from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.orchestrator import ending, holding, submit
 from leasehold.orchestrator.jobs import Context
 from leasehold.simulation.fleet import SimApp, World
+from leasehold.simulation.planted import ACCOUNT, LOGIN, NAMES, OWN
 from leasehold.simulation.scheduler import Host, Process
 from leasehold.store import environments, leases, operator, runs
 from leasehold.store.database import Row, Tx
+from leasehold.vault import keeping
 
 ENVIRONMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "box": {"provider": "box"},
-    "box-reuse": {"provider": "box", "policy": "reuse_by_environment"},
-    "box-keep": {"provider": "box", "policy": "retain_on_failure"},
+    "box-reuse": {
+        "provider": "box",
+        "policy": "reuse_by_environment",
+        "config": {"token": {"secret": ACCOUNT}},
+    },
+    "box-keep": {
+        "provider": "box",
+        "policy": "retain_on_failure",
+        "env": {"LOGIN": {"secret": LOGIN}},
+    },
     "cloud": {"provider": "cloud", "limits": {"max_concurrent": 3}},
-    "cloud-reuse": {"provider": "cloud", "policy": "reuse_by_environment"},
-    "cloud-work": {"provider": "cloud", "policy": "reuse_by_workspace"},
+    "cloud-reuse": {
+        "provider": "cloud",
+        "policy": "reuse_by_environment",
+        "config": {"token": {"secret": ACCOUNT}},
+        "env": {"LOGIN": {"secret": LOGIN}},
+    },
+    "cloud-work": {
+        "provider": "cloud",
+        "policy": "reuse_by_workspace",
+        "config": {"token": {"secret": ACCOUNT}},
+    },
 }
 DEEDS: Final = {
     "submit": 14,
@@ -41,15 +60,25 @@ DEEDS: Final = {
     "retain": 1,
     "follow": 1,
     "change": 0.5,
+    "rotate": 1,
 }
 
 
 def make_environments(app: SimApp) -> None:
-    """Save every environment; for a person's process."""
+    """Save every secret and every environment; for a person's process."""
+    for name in NAMES:
+        with app.database.write("door.secret") as tx:
+            plant(tx, app.world, name)
     for name, fields in ENVIRONMENTS.items():
         spec = parse(EnvironmentSpec, {"name": name, **fields})
         with app.database.write("door.environment") as tx:
             submit.ensure_environment(tx, spec, tenant_id="default")
+
+
+def plant(tx: Tx, world: World, name: str) -> None:
+    """Give a secret a new value."""
+    value = world.planted.draw(name)
+    keeping.put(tx, world.planted.keys, tenant_id="default", name=name, value=value)
 
 
 def draw_command(rng: Random, *, longest_s: float) -> list[str]:
@@ -64,6 +93,8 @@ def draw_command(rng: Random, *, longest_s: float) -> list[str]:
             ["fill", str(rng.choice((10, 5_000, 300_000, 1_500_000)))],
             ["sleep", length, "then", "exit", "3"],
             ["sleep", length],
+            ["env", "then", "sleep", length, "then", "env", "base64"],
+            ["sleep", length, "then", "fill", "262100", "then", "env"],
             rng.choice((["false"], ["signal", "9"], ["no-such-command"])),
         )
     )
@@ -84,6 +115,8 @@ def draw_run(rng: Random, *, longest_s: float) -> dict[str, Any]:
         "grace_s": 1.0,
         "workspace": rng.choice(("a", "b")),
     }
+    if rng.random() < 0.4:  # noqa: PLR2004
+        body["env"] = {"OWN": {"secret": OWN}, "PLAIN": "1"}
     for name, chance, low, high in (
         ("timeout_s", 0.2, 0.5, 20),
         ("deadline_s", 0.1, 5, 60),
@@ -147,6 +180,7 @@ class Person:
                 except StoreUnavailableError:
                     scheduler.sleep(self._rng.uniform(0.1, 2.0))
                 except LeaseholdError as error:
+                    self._world.planted.look("an answer", error)
                     scheduler.trace(f"{name}: {error}")
                     break
                 else:
@@ -234,9 +268,13 @@ class Person:
         name = self._rng.choice(("box-reuse", "cloud-reuse"))
         row = environments.get(tx, name, tenant_id="default")
         fields = {**ENVIRONMENTS[name], "name": name}
-        fields["config"] = {"image": self._rng.choice(("one", "two"))}
+        image = {"image": self._rng.choice(("one", "two"))}
+        fields["config"] = {**fields.get("config", {}), **image}
         spec = parse(EnvironmentSpec, fields)
         environments.change_spec(tx, row["id"], spec.model_dump(mode="json"))
+
+    def _rotate(self, tx: Tx, _context: Context, _: dict[str, Any]) -> None:
+        plant(tx, self._world, self._rng.choice(NAMES))
 
     def _any_run(self, tx: Tx, fits: Callable[[Row], bool]) -> Row | None:
         found = [row for row in runs.page(tx, tenant_id="default") if fits(row)]

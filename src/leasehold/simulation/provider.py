@@ -4,12 +4,16 @@ The provider of simulated sandboxes: one kind that lives on a host, one in a clo
 A call is sent, takes effect at one instant, and is answered; each may go wrong by itself. It
 is refused; or it takes effect and the answer is lost; or it hangs until its budget is over; or
 it takes effect long after its caller gave up. Whoever dies in a call does not take it back.
+
+It talks: whatever it says, its errors and what it tells of a sandbox, has its account's token
+in it. And it keeps what it is told where its users may read it, so there is no secret in that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from leasehold.errors import (
     AuthFailedError,
@@ -20,6 +24,8 @@ from leasehold.errors import (
 from leasehold.provider import contract as c
 from leasehold.provider.budget import Budget
 from leasehold.provider.schema import check_schema
+from leasehold.provider.secrets import secret_field
+from leasehold.simulation.planted import Planted
 from leasehold.simulation.sandboxes import Box, Execution, Sandboxes
 from leasehold.simulation.scheduler import Host, Process, Scheduler, Signal
 from leasehold.simulation.weather import Weather
@@ -27,7 +33,10 @@ from leasehold.simulation.weather import Weather
 T = TypeVar("T")
 SCHEMA: Final[c.Json] = {
     "type": "object",
-    "properties": {"image": {"type": "string"}},
+    "properties": {
+        "image": {"type": "string"},
+        "token": secret_field("Of the account."),
+    },
     "additionalProperties": False,
 }
 
@@ -50,12 +59,13 @@ class SimProvider(c.Provider):
         world: Sandboxes,
         scheduler: Scheduler,
         weather: Weather,
+        planted: Planted,
         *,
         host: Host,
         bound: bool,
     ) -> None:
         self._world, self._scheduler, self._weather = world, scheduler, weather
-        self._machine, self._bound = host, bound
+        self._machine, self._bound, self._planted = host, bound, planted
         self._host = host.name if bound else None
         self._watcher: Callable[[str], None] | None = None
         self._missed: set[str] = set()
@@ -79,7 +89,7 @@ class SimProvider(c.Provider):
         return c.Health(state=c.HealthState.HEALTHY, summary="simulated")
 
     def validate(self, config: c.Json, *, budget: Budget) -> c.Validation:
-        return self._call("validate", budget, lambda: check_schema(SCHEMA, config))
+        return self._call("validate", config, budget, lambda: check_schema(SCHEMA, config))
 
     def acquire(
         self,
@@ -102,13 +112,15 @@ class SimProvider(c.Provider):
                 handle={"v": 1, "incarnation": box.incarnation},
                 outcome=outcome,
                 remote_cwd="/work",
+                metadata={"url": f"https://{self._world.key}.test/{_for(config)}"},
             )
 
         budget.check()
-        return self._call("acquire", budget, effect)
+        self._planted.look("a sandbox's label", lease, known, fence)
+        return self._call("acquire", config, budget, effect)
 
     def seize(self, target: c.Target, *, fence: int, budget: Budget) -> None:
-        self._call("seize", budget, lambda: self._box(target).install(fence))
+        self._call("seize", target.config, budget, lambda: self._box(target).install(fence))
 
     def inspect(self, target: c.Target, *, budget: Budget) -> c.Inspection:
         def effect() -> c.Inspection:
@@ -123,7 +135,7 @@ class SimProvider(c.Provider):
             state = c.SandboxState.PAUSED if box.paused else c.SandboxState.READY
             return c.Inspection(state=state, incarnation=box.incarnation)
 
-        return self._call("inspect", budget, effect)
+        return self._call("inspect", target.config, budget, effect)
 
     def renew(
         self, target: c.Target, *, fence: int, ttl: timedelta, budget: Budget
@@ -134,7 +146,7 @@ class SimProvider(c.Provider):
             box.deadline = self._scheduler.now + ttl.total_seconds()
             return c.Renewal(expires_in_s=ttl.total_seconds(), enforced_by=c.NativeTtl.ABSOLUTE)
 
-        return self._call("renew", budget, effect)
+        return self._call("renew", target.config, budget, effect)
 
     def release(
         self, target: c.Target, *, fence: int, mode: c.ReleaseMode, budget: Budget
@@ -147,7 +159,7 @@ class SimProvider(c.Provider):
             else:
                 self._box(target).install(fence)
 
-        self._call(f"release {mode.value}", budget, effect)
+        self._call(f"release {mode.value}", target.config, budget, effect)
 
     def list_owned(
         self,
@@ -179,7 +191,7 @@ class SimProvider(c.Provider):
                 )
             return found
 
-        yield from self._call("list", budget, effect)
+        yield from self._call("list", config, budget, effect)
 
     def start(
         self,
@@ -191,6 +203,8 @@ class SimProvider(c.Provider):
         budget: Budget,
     ) -> c.Started:
         actor = self._scheduler.current
+        shown = (target.lease, target.handle, execution_id, command.argv, command.cwd)
+        self._planted.look("what a process list shows", *shown)
 
         def effect() -> c.Started:
             box = self._box(target)
@@ -199,7 +213,7 @@ class SimProvider(c.Provider):
                 self._watch(actor.process, box.executions[execution_id])
             return c.Started(outcome=outcome, handle={})
 
-        return self._call("start", budget, effect)
+        return self._call("start", target.config, budget, effect)
 
     def poll(
         self, items: Sequence[c.PollItem], *, limit_bytes: int, budget: Budget
@@ -208,9 +222,11 @@ class SimProvider(c.Provider):
             try:
                 return self._world.look(self._box(item.target), item, limit_bytes)
             except ProviderError as error:
-                return c.Polled(execution_id=item.execution_id, error=error)
+                said = type(error)(f"{error}{_for(item.target.config)}")
+                return c.Polled(execution_id=item.execution_id, error=said)
 
-        return self._call("poll", budget, lambda: [one(item) for item in items])
+        config = items[0].target.config if items else {}
+        return self._call("poll", config, budget, lambda: [one(item) for item in items])
 
     def settle(
         self,
@@ -224,7 +240,7 @@ class SimProvider(c.Provider):
         def effect() -> c.Settled:
             return self._world.end(self._box(target), execution_id, fence=fence, cause=None)
 
-        return self._call("settle", budget, effect)
+        return self._call("settle", target.config, budget, effect)
 
     def cancel(
         self,
@@ -240,7 +256,7 @@ class SimProvider(c.Provider):
             cause = c.ExitCause.CANCELLED
             return self._world.end(self._box(target), execution_id, fence=fence, cause=cause)
 
-        return self._call("cancel", budget, effect)
+        return self._call("cancel", target.config, budget, effect)
 
     def read(
         self,
@@ -284,12 +300,12 @@ class SimProvider(c.Provider):
     def _box(self, target: c.Target) -> Box:
         return self._world.find(target.lease.id, target.handle, host=self._host)
 
-    def _call(self, method: str, budget: Budget, effect: Callable[[], T]) -> T:
+    def _call(self, method: str, config: c.Json, budget: Budget, effect: Callable[[], T]) -> T:
         """Send a call, wait for its answer, and meet what goes wrong with it."""
         scheduler, weather = self._scheduler, self._weather
         scheduler.die_if_dead()
         scheduler.before_wait()
-        self._refuse(method)
+        self._refuse(method, _for(config))
         answer, done = _Answer(), Signal(scheduler)
         hangs, late = weather.strikes("provider.hung"), weather.strikes("provider.late")
         slow = weather.strikes("provider.slow")
@@ -311,22 +327,28 @@ class SimProvider(c.Provider):
         while not done.wait(min(budget.left_s(), 1.0)):
             budget.check()
         if weather.strikes("provider.answer_lost"):
-            raise UnavailableError(f"the answer of {method} was lost")
+            raise UnavailableError(f"the answer of {method} was lost{_for(config)}")
         if answer.error is not None:
             raise answer.error
         value: T = answer.value
         return value
 
-    def _refuse(self, method: str) -> None:
+    def _refuse(self, method: str, said: str) -> None:
         scheduler, weather = self._scheduler, self._weather
         if not self._bound and self._machine.cut:
             scheduler.sleep(0.5)
             raise UnavailableError("the cloud is not reached")
         if weather.strikes("provider.refused"):
             scheduler.sleep(weather.some(0.001, 1.0))
-            raise UnavailableError(f"{method} was refused")
+            raise UnavailableError(f"{method} was refused{said}")
         if weather.strikes("provider.denied"):
-            raise AuthFailedError(f"{method} was denied")
+            raise AuthFailedError(f"{method} was denied{said}")
+
+
+def _for(config: c.Json) -> str:
+    """Say whom a call was for, as no provider should."""
+    token = config.get("token")
+    return f", token {token}, {quote(token, safe='')}" if isinstance(token, str) else ""
 
 
 def _said(answer: _Answer) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from leasehold import bootstrap, seams
+from leasehold import bootstrap, log, seams
 from leasehold.settings import Settings
 from leasehold.simulation.broker import Broker
 from leasehold.simulation.checks import Checks
@@ -21,6 +21,7 @@ from leasehold.simulation.database import SimDatabase
 from leasehold.simulation.fleet import SimApp, World
 from leasehold.simulation.keeping import Keeper
 from leasehold.simulation.people import Person, make_environments
+from leasehold.simulation.planted import Planted
 from leasehold.simulation.sandboxes import Sandboxes
 from leasehold.simulation.scheduler import Host, Killed, Scheduler
 from leasehold.simulation.tidying import Tidier
@@ -98,7 +99,7 @@ def simulate(
     began = time.process_time()
     scheduler = Scheduler(seed, keep=keep)
     with seams.running_on(scheduler.machine()):
-        deployment = Deployment(scheduler, storm=storm, force=force or {})
+        deployment = Deployment(scheduler, seed, storm=storm, force=force or {})
         with seams.listening(deployment.at_point), _faults_heard(deployment):
             try:
                 deployment.live()
@@ -120,18 +121,19 @@ def _faults_heard(deployment: "Deployment") -> Iterator[None]:
 
     processors = structlog.get_config()["processors"]
     before = processors.copy()
-    processors[:] = [structlog.processors.format_exc_info, hear]
+    processors[:] = [structlog.processors.format_exc_info, log.without_secrets, hear]
     try:
         yield
     finally:
         processors[:] = before
+        log.hide([])
 
 
 class Deployment:
     """Everything of one seed."""
 
     def __init__(
-        self, scheduler: Scheduler, *, storm: bool, force: Mapping[str, float]
+        self, scheduler: Scheduler, seed: int, *, storm: bool, force: Mapping[str, float]
     ) -> None:
         self.scheduler = scheduler
         self._stormy = storm
@@ -139,14 +141,17 @@ class Deployment:
         self._planned.force(force)
         self.weather = Weather(scheduler.rng, storm=False)
         self.database = SimDatabase(scheduler, self.weather)
+        broker = Broker(scheduler, self.weather)
         world = World(
             scheduler=scheduler,
             weather=self.weather,
-            broker=Broker(scheduler, self.weather),
+            broker=broker,
             bound=Sandboxes("box", now=lambda: scheduler.now),
             cloud=Sandboxes("cloud", now=lambda: scheduler.now),
+            planted=Planted(seed),
         )
         self.world = world
+        broker.on_publish = lambda message: world.planted.look("a message", message)
         settings = Settings.model_construct(timers=TIMERS)
         built = bootstrap.build(settings, database=self.database)
         self.checks = Checks(
@@ -154,6 +159,7 @@ class Deployment:
             self.database,
             world.bound,
             world.cloud,
+            planted=world.planted,
             ttl_s=built.timers.session_ttl.total_seconds(),
         )
         self.app = SimApp(
@@ -254,6 +260,7 @@ class Deployment:
     def hear(self, event: MutableMapping[str, Any]) -> None:
         """Hear a line of the engine's log."""
         name = str(event.get("event"))
+        self.world.planted.look(f"the log's line {name}", event)
         if name.endswith(".fault"):
             self.world.faults.append(f"{name}: {event.get('exception')}")
             self.scheduler.trace(f"BROKEN {name}")

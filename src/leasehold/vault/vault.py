@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from leasehold.domain.redaction import NOTHING, Redactor
+from leasehold.domain.redaction import NOTHING, Redactor, needles_of
 from leasehold.domain.secrets import Pins
 from leasehold.errors import SecretUnavailableError
 from leasehold.provider.budget import boot_time
@@ -23,6 +23,8 @@ _MOST: Final = 1024
 class _Kept(NamedTuple):
     found: Found
     since: float
+    forms: frozenset[str]
+    """Every form of the value that a log line must not show."""
 
 
 class Vault:
@@ -34,7 +36,7 @@ class Vault:
         *,
         told: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
-        """`told` hears the values that are in memory now, so that logs hide them."""
+        """`told` hears the values in memory now, in all their forms, so that logs hide them."""
         self._sources, self._told = dict(sources), told
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, str, int], _Kept] = OrderedDict()
@@ -71,15 +73,17 @@ class Vault:
         )
 
     def _keep(self, key: tuple[str, str, int], found: Found, now: float) -> None:
+        needles = needles_of(found.value)
+        forms = frozenset({found.value, *(one.decode(errors="replace") for one in needles)})
         with self._lock:
-            self._kept[key] = _Kept(found, now)
+            self._kept[key] = _Kept(found, now, forms)
             self._kept.move_to_end(key)
             for old in [k for k, kept in self._kept.items() if now - kept.since > KEEP_S]:
                 del self._kept[old]
             while len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
-            values = [kept.found.value for kept in self._kept.values()]
-        self._told(values)
+            forms = frozenset[str]().union(*(kept.forms for kept in self._kept.values()))
+        self._told(sorted(forms))
 
     def resolve(self, tenant_id: str, pins: Pins) -> dict[str, str]:
         """

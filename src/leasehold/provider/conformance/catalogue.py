@@ -39,6 +39,7 @@ AREAS: Final = (
     "lifetime",
     "ownership",
     "limits",
+    "network",
     "isolation",
 )
 """Each is a module beside this one."""
@@ -74,6 +75,12 @@ def watch(_harness: Harness, info: Info) -> str | None:
 def no_network(_harness: Harness, info: Info) -> str | None:
     declared = info.capabilities.network == {Network.NONE}
     return None if declared else "a network is declared"
+
+
+def allow_list(_harness: Harness, info: Info) -> str | None:
+    if Network.ALLOW_LIST not in info.capabilities.network:
+        return "an allow-list is not declared"
+    return None if info.capabilities.host_bound else "its sandboxes are not on this host"
 
 
 def no_root_of_its_own(_harness: Harness, info: Info) -> str | None:

@@ -26,6 +26,7 @@ from leasehold.provider import (
     check_schema,
     variable_refusal,
 )
+from leasehold.provider.way_out import listing
 from leasehold_local import cgroups
 from leasehold_local import config as local
 from leasehold_local.cgroups import Limit
@@ -60,11 +61,13 @@ SCHEMA: Final[Json] = {
         "nofile": _number("Open files of each process."),
         "fsize_mb": _number("Size of each file that a process writes."),
         "network": {
-            "enum": ["none", "full"],
+            "enum": ["none", "full", "allow_list"],
             "type": "string",
             "default": "none",
-            "description": "Only a loopback of its own, or the host's whole network.",
+            "description": "none: only a loopback of its own; full: the host's whole network; "
+            "allow_list: only what allow names, through an HTTP proxy on the loopback.",
         },
+        "allow": listing.SCHEMA,
         "ro_binds": {
             "type": "array",
             "items": {"type": "string", "pattern": "^/[^\\u0000]*$"},
@@ -99,6 +102,9 @@ class Ground(local.Ground):
     root: str
     """Where the sandboxes lie: never shown to any of them."""
 
+    shut_in: str | None = None
+    """Why there is no network namespace, without which an allow-list would be no wall."""
+
     def bases(self) -> set[str]:
         own = {self.cpu.base} if self.cpu else set()
         # Two arguments: a dataclass with slots is another class than the one `super()` means.
@@ -115,7 +121,7 @@ class Ground(local.Ground):
             pids=kept(self.pids),
             disk=Enforcement.NO,
             output=Enforcement.ENFORCED,
-            network=frozenset({Network.NONE, Network.FULL}),
+            network=frozenset({Network.NONE, Network.FULL, *self._listed()}),
             suspend=Suspend.DISK,
             native_ttl=NativeTtl.ABSOLUTE,
             survives_worker_exit=True,
@@ -132,12 +138,16 @@ class Ground(local.Ground):
         problems = [*checked.problems, *self._unkept(config)]
         if checked.ok:
             problems += [*_variables(config), *self._binds(config), *_filtering(checked.config)]
+            problems += listing.problems(checked.config)
         if problems:
             return Validation(problems=tuple(problems))
         warnings: tuple[str, ...] = ()
         if not checked.config["seccomp"]:
             warnings = ("seccomp is off: commands reach the whole of the kernel",)
         return Validation(warnings=warnings, config=checked.config)
+
+    def _listed(self) -> tuple[Network, ...]:
+        return () if self.shut_in else (Network.ALLOW_LIST,)
 
     def limits(self) -> dict[str, Limit | None]:
         """Return how each limit that a config may ask for is kept."""
@@ -148,6 +158,9 @@ class Ground(local.Ground):
             if name in config and limit is None:
                 text = "this host has no writable cgroup for it, so it could not be kept"
                 yield Problem(path=name, code="unsupported", message=text)
+        if listing.wanted(config) and self.shut_in:
+            text = f"this host has no network namespace that would keep it: {self.shut_in}"
+            yield Problem(path="network", code="unsupported", message=text)
 
     def _binds(self, config: Json) -> Iterator[Problem]:
         for number, path in enumerate(config.get("ro_binds", ())):
@@ -198,6 +211,7 @@ def look_around(name: str, root: str) -> Ground:
         cpu=cgroups.find_limit(name, "cpu"),
         owner=engine.known().owner,
         root=root,
+        shut_in=engine.known().trouble,
     )
 
 

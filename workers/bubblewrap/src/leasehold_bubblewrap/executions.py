@@ -9,7 +9,9 @@ import os
 import posixpath
 from typing import Any, Final
 
-from leasehold.provider import Command, ConfigRejectedError, Target, UnavailableError
+from leasehold.provider import Command, ConfigRejectedError, Json, Target, UnavailableError
+from leasehold.provider.way_out import listing, program
+from leasehold.provider.way_out.door import PORT
 from leasehold_local.executions import SAFE_PATH
 from leasehold_local.executions import Executions as LocalExecutions
 from leasehold_local.sandboxes import Sandboxes
@@ -59,7 +61,14 @@ class Executions(LocalExecutions):
             network=config.get("network") == "full",
             tmp_mb=int(config.get("tmp_mb", 256)),
         )
-        return super()._spec(sandbox, target, execution_id, command) | {
+        spec = super()._spec(sandbox, target, execution_id, command)
+        if listing.wanted(config):
+            told = listing.variables(config).items()
+            # Whatever the config or the command says of them wins.
+            spec["env"] = {
+                os.fsencode(name): os.fsencode(value) for name, value in told
+            } | spec["env"]
+        return spec | {
             "bwrap": os.fsencode(found.path),
             "path": SAFE_PATH,
             "owner": owner,
@@ -70,6 +79,7 @@ class Executions(LocalExecutions):
             "arguments": [os.fsencode(part) for part in arguments],
             "files": [(os.fsencode(place), content) for place, content in mounts.FILES],
             "filter": _filter(on=config.get("seccomp", True)),
+            "gate": _gate(config),
         }
 
     def _check_binds(self, binds: tuple[str, ...]) -> None:
@@ -88,6 +98,20 @@ def _filter(*, on: bool) -> bytes | None:
         return filters.filter_of_calls()
     except filters.NoFilterError as error:
         raise UnavailableError(str(error)) from error
+
+
+def _gate(config: Json) -> dict[str, Any] | None:
+    """Return what a gatekeeper needs; None without an allow-list."""
+    if not listing.wanted(config):
+        return None
+    return {
+        "argv": [os.fsencode(word) for word in program.argv("handed")],
+        "env": {
+            os.fsencode(key): os.fsencode(text) for key, text in program.ENVIRONMENT.items()
+        },
+        "entries": "\n".join(config["allow"]).encode(),
+        "port": PORT,
+    }
 
 
 def _owner(sandbox: str) -> int | None:

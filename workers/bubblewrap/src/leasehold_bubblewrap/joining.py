@@ -27,6 +27,7 @@ whose process 1 is dead has nobody left in it and lets nobody in: that is the pr
 of the command runs, and it needs no cgroup.
 """
 
+import _socket
 import ctypes
 import fcntl
 import os
@@ -43,6 +44,8 @@ from leasehold_local.command import (
     join_limits,
     libc,
 )
+
+from leasehold_bubblewrap.gate import listen
 
 _CLONE3: Final = 435
 _AS_SIBLING: Final = 0x8000
@@ -70,6 +73,7 @@ def launch(
     born: int,
     streams: list[Stream],
     stdin: int | None,
+    gate: _socket.socket | None,
 ) -> NoReturn:
     """
     Be the launcher: fork the joiner, wait for the word, become `bwrap`; never returns.
@@ -80,6 +84,7 @@ def launch(
         holder: What the holder reads and where it writes.
         word: Where the joiner learns the holder's pid.
         born: Where it tells the command's.
+        gate: Where it hands a listener over, if there is an allow-list.
     """
     try:
         os.setsid()
@@ -87,7 +92,9 @@ def launch(
             os.close(stream.read_end)
         join_limits(spec)
         if _fork_sibling() == 0:
-            _join(spec, tell=tell, word=word, born=born, streams=streams, stdin=stdin)
+            _join(
+                spec, tell=tell, word=word, born=born, streams=streams, stdin=stdin, gate=gate
+            )
         if spec["owner"] is not None:
             _stage(spec)
             _become(spec["owner"])
@@ -137,7 +144,14 @@ def _become(owner: int) -> None:
 
 
 def _join(
-    spec: Spec, *, tell: int, word: int, born: int, streams: list[Stream], stdin: int | None
+    spec: Spec,
+    *,
+    tell: int,
+    word: int,
+    born: int,
+    streams: list[Stream],
+    stdin: int | None,
+    gate: _socket.socket | None,
 ) -> NoReturn:
     """Be the joiner: enter the holder's namespaces, fork the command; never returns."""
     try:
@@ -149,6 +163,8 @@ def _join(
         if not holder:
             os._exit(0)
         enter(int(holder))  # @ enter
+        if gate is not None:
+            listen(gate, spec["gate"]["port"])  # @ listen
         pid = _fork_sibling()
         if pid == 0:
             os.setsid()

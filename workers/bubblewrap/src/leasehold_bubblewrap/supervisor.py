@@ -11,6 +11,7 @@ all of it holds here. Different are the way to the command (`joining.py` tells i
 - When the command itself has ended, what it left is killed at once, as process 1 would do.
 - If the sandbox could not be made, the command was never born: we leave without a record. The
   end is then "lost", the infrastructure's fault, and what `bwrap` said stands in its stderr.
+- With an allow-list a gatekeeper is our child too (`gate.py`), and none of the command's tree.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from leasehold_local.command import Spec
 from leasehold_local.processes import now_cs
 from leasehold_local.supervisor import Supervisor as LocalSupervisor
 
+from leasehold_bubblewrap.gate import Gate
 from leasehold_bubblewrap.joining import children, launch
 
 _KILLED_CS: Final = 5
@@ -41,6 +43,7 @@ class Supervisor(LocalSupervisor):
         self.spared: set[int] = set()
         self.said = b""
         self.killed_at: int | None = None
+        self.gate: Gate | None = None
         self.inside = -1
         """A pidfd of the sandbox's process 1."""
 
@@ -51,10 +54,14 @@ class Supervisor(LocalSupervisor):
         self.holder_output, self.holder_writes = os.pipe()
         self.word_end, self.word = os.pipe()
         self.born, self.born_end = os.pipe()
+        if self.spec["gate"] is not None:
+            self.gate = Gate(self.spec["gate"])
 
     def _become(self, starter: int, tell: int) -> NoReturn:
         for end in (self.holder_input, self.holder_output, self.word, self.born):
             os.close(end)
+        if self.gate is not None:
+            self.gate.outer.close()
         launch(
             self.spec,
             starter=starter,
@@ -64,6 +71,7 @@ class Supervisor(LocalSupervisor):
             born=self.born_end,
             streams=self.streams,
             stdin=self.stdin,
+            gate=None if self.gate is None else self.gate.inner,
         )
 
     def _dismiss(self) -> None:
@@ -80,6 +88,8 @@ class Supervisor(LocalSupervisor):
         os.write(self.holder_input, b"1")
         for end in (self.holder_reads, self.holder_writes, self.word_end, self.born_end):
             os.close(end)
+        if self.gate is not None:
+            self.gate.begin()
 
     def _sources(self) -> dict[int, Callable[[], bool]]:
         own = {
@@ -87,6 +97,9 @@ class Supervisor(LocalSupervisor):
             self.born: self._hear_born,
             self.told: self._hear_told,
         }
+        if self.gate is not None:
+            own[self.gate.outer.fileno()] = self.gate.take_listener
+            own[self.gate.heard] = self.gate.hear
         return {**super()._sources(), **own}
 
     def _ready(self) -> bool:
@@ -133,6 +146,8 @@ class Supervisor(LocalSupervisor):
 
     def _ended(self, pid: int, status: int) -> None:
         self.ends[pid] = status
+        if self.gate is not None:
+            self.gate.ended(pid)
         if pid == self.command:
             self.status = status
         if pid == self.child:
@@ -158,13 +173,18 @@ class Supervisor(LocalSupervisor):
 
     def _tree(self) -> set[int]:
         found = super()._tree()
-        return found - self.spared if self.killed_at is None else found
+        if self.killed_at is not None:
+            return found
+        keepers = {self.gate.keeper} if self.gate is not None else set()
+        return found - self.spared - keepers
 
     def _kill(self) -> None:
         now = now_cs()
         if self.killed_at is None:
             self.killed_at = now
             self._forget_the_joiner()
+            if self.gate is not None:
+                self.gate.end()
             # Process 1 would follow `bwrap` by itself, only later.
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.inside, signal.SIGKILL)

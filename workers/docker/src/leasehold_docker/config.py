@@ -3,7 +3,7 @@ What an environment may say about its containers, and the labels of what they ca
 
 The schema is closed: what cannot be enforced has no key. There is no `disk_mb`, since neither
 engine can hold it on every file system, and no root: the command's user is a number from 1 on,
-and never one that keeps the sandbox. An allow-list is no rule of the engine: `gatekeeper` keeps
+and never one that keeps the sandbox. An allow-list is no rule of the engine: a gatekeeper keeps
 it, alike on both.
 """
 
@@ -26,8 +26,8 @@ from leasehold.provider import (
     Validation,
     check_schema,
 )
-
-from leasehold_docker import allowing, gatekeeper
+from leasehold.provider.way_out import listing
+from leasehold.provider.way_out.door import UID as GATEKEEPER_UID
 
 GUARD_UID: Final = 64741
 """Who runs process 1; any number that no image and no command uses."""
@@ -76,14 +76,7 @@ SCHEMA: Final[Json] = {
             "description": "none: only the loopback; full: the engine's default bridge; "
             "allow_list: only what allow names, through an HTTP proxy on the loopback.",
         },
-        "allow": {
-            "type": "array",
-            "items": {"type": "string", "minLength": 1, "maxLength": 300},
-            "minItems": 1,
-            "maxItems": 256,
-            "description": "With network allow_list: host:port, *.domain:port, "
-            "address:port, block:port.",
-        },
+        "allow": listing.SCHEMA,
         "memory_mb": {
             "type": "integer",
             "minimum": 16,
@@ -130,31 +123,17 @@ def check(config: Json, *, budget: Budget) -> Validation:
     """Check a config against the schema and against what the schema cannot say."""
     budget.check()
     answer = check_schema(SCHEMA, config)
-    if answer.ok and (problems := (*_of_the_user(answer.config), *_of_the_list(answer.config))):
+    if answer.ok and (
+        problems := (*_of_the_user(answer.config), *listing.problems(answer.config))
+    ):
         return Validation(problems=problems)
     return answer
 
 
 def _of_the_user(config: Json) -> Iterator[Problem]:
-    for number in {GUARD_UID, gatekeeper.UID}.intersection(owner(config)):
+    for number in {GUARD_UID, GATEKEEPER_UID}.intersection(owner(config)):
         text = f"{number} is the number of one of the sandbox's own processes"
         yield Problem(path="user", code="reserved", message=text)
-
-
-def _of_the_list(config: Json) -> Iterator[Problem]:
-    allow, wanted = config.get("allow"), config["network"] == "allow_list"
-    if wanted and allow is None:
-        text = "network allow_list needs a list of what is allowed"
-        yield Problem(path="allow", code="required", message=text)
-    if allow is not None and not wanted:
-        text = f"only network allow_list has a list; network is {config['network']}"
-        yield Problem(path="allow", code="not_enforced", message=text)
-    for number, entry in enumerate(allow or ()):
-        try:
-            allowing.parse(entry)
-        except ValueError as error:
-            text = f"{entry!r}: {error}"
-            yield Problem(path=f"allow.{number}", code="malformed", message=text)
 
 
 def owner(config: Json) -> tuple[int, int]:

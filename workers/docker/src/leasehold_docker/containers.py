@@ -232,7 +232,7 @@ def _spec(
         "environment": lease.environment_id,
     }
     host: dict[str, Any] = {
-        # With an allow-list there is no network either: see `gatekeeper`.
+        # With an allow-list there is no network either: see `egress`.
         "network_mode": "bridge" if config["network"] == "full" else "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],

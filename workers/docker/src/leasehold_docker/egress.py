@@ -1,5 +1,7 @@
 """
-This side of `gatekeeper.py`: seeing that a container with an allow-list has its way out.
+This side of the gatekeeper: seeing that a container with an allow-list has its way out.
+
+Its program is `leasehold.provider.way_out.entering`.
 
 The record `ctl/gatekeeper` says of which container's start it is, and its lock, that it lives:
 the kernel gives the lock back with the process. So a look is three system calls, which a beat
@@ -13,30 +15,19 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from leasehold.provider import Budget, Json, SandboxGoneError, UnavailableError, effect
+from leasehold.provider.way_out import listing, program
+from leasehold.provider.way_out.entering import OTHER
 
 from leasehold_docker.containers import Running
-from leasehold_docker.gatekeeper import OTHER, PORT
 from leasehold_docker.layout import Directory
 
 _PAUSE_S: Final = 0.02
 _PATIENCE_S: Final = 5.0
 _SLICE_S: Final = 0.2
-
-
-def variables(config: Json) -> Mapping[str, str]:
-    """Return what a command needs to be told to find its way out."""
-    if config.get("network") != "allow_list":
-        return {}
-    proxy, inside = f"http://127.0.0.1:{PORT}", "localhost,127.0.0.1"
-    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {**dict.fromkeys(names, proxy), "no_proxy": inside, "NO_PROXY": inside}
 
 
 def ensure(directory: Directory, running: Running, config: Json, budget: Budget) -> None:
@@ -46,7 +37,7 @@ def ensure(directory: Directory, running: Running, config: Json, budget: Budget)
     Raises:
         UnavailableError: There can be none; the container has no way out.
     """
-    if config.get("network") != "allow_list":
+    if not listing.wanted(config):
         return
     name = f"{running.container_id} {running.pid} {running.began}"
     patience = Budget(_PATIENCE_S)
@@ -91,15 +82,14 @@ def _look(directory: Directory) -> tuple[bool, list[str]]:
 def _begin(
     directory: Directory, running: Running, name: str, config: Json, budget: Budget
 ) -> None:
-    script = str(Path(__file__).parent / "gatekeeper.py")
-    words = (script, directory.gatekeeper_file, name, str(running.pid), running.groups.tree)
+    words = (directory.gatekeeper_file, name, str(running.pid), running.groups.tree)
     with effect("docker:gatekeeper"):
         process = subprocess.Popen(
-            (sys.executable, "-I", "-S", "-B", *words),
+            program.argv("entering", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={"LC_ALL": "C.UTF-8"},
+            env=program.ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )

@@ -52,6 +52,7 @@ from leasehold.provider import (
     run_here,
 )
 from leasehold.provider.supervisor import check_command, checked_id
+from leasehold.provider.way_out import listing
 
 from leasehold_docker import config as configs
 from leasehold_docker import egress, groups, looking, probing, starting
@@ -274,7 +275,7 @@ class DockerProvider(ShellProvider):
                     group=groups.make(running.groups, execution_id),
                     memory=running.groups.memory,
                     inherited=running.variables,
-                    variables=egress.variables(full),
+                    variables=listing.variables(full),
                 ),
                 budget=budget,
             )

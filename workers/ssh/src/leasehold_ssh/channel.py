@@ -14,9 +14,9 @@ as it is there, or the sshd would count it until the connection ends.
 import asyncio
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import asyncssh
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Session = asyncssh.SSHClientSession[bytes]
 else:
     Channel, Session = asyncssh.SSHClientChannel, asyncssh.SSHClientSession
+
+SessionT = TypeVar("SessionT", bound=Session)
 
 _REQUEST_FAILED = 0xFFFFFFFF
 """The library's own code for a command that was sent and not confirmed."""
@@ -97,7 +99,7 @@ async def run(
 
 
 async def _run(connection: asyncssh.SSHClientConnection, line: bytes, stdin: bytes) -> Answer:
-    channel, listener = await _opened(connection, line)
+    channel, listener = await opened(connection, line, _Listener)
     try:
         # What ended before it read its input has an answer all the same.
         with suppress(OSError):
@@ -114,11 +116,18 @@ async def _run(connection: asyncssh.SSHClientConnection, line: bytes, stdin: byt
     return Answer(listener.rc, bytes(listener.out), bytes(listener.err))
 
 
-async def _opened(
-    connection: asyncssh.SSHClientConnection, line: bytes
-) -> tuple[Channel, _Listener]:
+async def opened(
+    connection: asyncssh.SSHClientConnection, line: bytes, kind: Callable[[], SessionT]
+) -> tuple[Channel, SessionT]:
+    """
+    Open a channel for one command line; `kind` makes who listens to it.
+
+    Raises:
+        NotStartedError: It was refused, or the connection had ended before.
+        UnavailableError: It was not confirmed, or the connection was lost meanwhile.
+    """
     # Bytes: a path may hold what no text can, and they are sent as they are.
-    session = connection.create_session(_Listener, cast("str", line), encoding=None)
+    session = connection.create_session(kind, cast("str", line), encoding=None)
     opening = asyncio.get_running_loop().create_task(session)
     try:
         channel, listener = await asyncio.shield(opening)
@@ -133,7 +142,7 @@ async def _opened(
         raise UnavailableError(f"the connection was lost in a call ({error.reason})") from error
     except OSError as error:
         raise NotStartedError(str(error)) from error
-    return cast("Channel", channel), cast("_Listener", listener)
+    return cast("Channel", channel), cast("SessionT", listener)
 
 
 def _close_late(opening: "asyncio.Task[tuple[Channel, Session]]") -> None:

@@ -12,9 +12,10 @@ Everything about a connection is touched in the loop only. Its states:
     absent      no call needed it, or it was lost, or nobody used it for ten minutes
     opening     one attempt at a time, shared by all who wait; bounded by itself, so that an
                 impatient caller ends its own wait and not the attempt
-    open        calls run, each in a channel of its own, at most `sessions` at once; more wait
-                in line. The sshd may allow fewer: a refused channel was not executed, so it is
-                asked for again
+    open        calls run, at most `sessions` at once; more wait in line. Each has a kept shell
+                to itself (`shells`), or a channel of its own if it brings much. The sshd may
+                allow fewer: a refused channel was not executed, so it is asked for again, and
+                a shell that nobody uses makes room for it
     worn        a call on it was given up. An sshd counts a session until what runs in it has
                 ended, so given-up calls would use up all it allows: nobody new comes here, the
                 next call opens another, and this one is closed with the last call on it
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     import asyncssh
 
     from leasehold_ssh.channel import Answer
+    from leasehold_ssh.shells import Shell
 
 _SLICE_S: Final = 0.2
 _OPENING_S: Final = 15.0
@@ -66,6 +68,8 @@ _IDLE_S: Final = 600.0
 _REFUSED_S: Final = 20.0
 _REFUSED_PAUSE_S: Final = 0.05
 _CLOSING_S: Final = 5.0
+_KEPT: Final = 4
+"""Shells that wait for the next call."""
 
 
 class Call(NamedTuple):
@@ -215,7 +219,7 @@ class Link:
             wire = await self._connected()
             try:
                 with wire:
-                    return await channel.run(wire.connection, call.argv, call.stdin)
+                    return await wire.call(call, sessions=self._login.sessions)
             except channel.NotStartedError as error:
                 if wire.connection.is_closed():
                     if not kept or retried:
@@ -224,7 +228,7 @@ class Link:
                 elif loop.time() > give_up_at:
                     text = f"{self._login.name} opens no channel: {error}"
                     raise UnavailableError(text) from error
-                else:
+                elif not wire.make_room():
                     await asyncio.sleep(_REFUSED_PAUSE_S)
             except UnavailableError as error:
                 raise UnavailableError(f"{self._login.name}: {error}") from error
@@ -308,8 +312,47 @@ class Wire:
 
     def __init__(self, connection: "asyncssh.SSHClientConnection") -> None:
         self.connection = connection
+        self._shells: list[Shell] = []
         self._calls = 0
         self._worn = False
+
+    async def call(self, call: Call, *, sessions: int) -> "Answer":
+        """
+        Make a call: by a shell that is there, by a new one, or in a channel of its own.
+
+        Raises:
+            NotStartedError: Nothing was executed.
+            UnavailableError: It may have run.
+        """
+        from leasehold_ssh import channel, shells
+
+        self._shells = [one for one in self._shells if one.is_good()]
+        alone = len(call.stdin) > shells.INPUT_MOST
+        if alone or not self._shells:
+            if self._calls + len(self._shells) > sessions:
+                self.make_room()
+            if alone:
+                return await channel.run(self.connection, call.argv, call.stdin)
+            shell = await shells.Shell.open(self.connection)
+        else:
+            shell = self._shells.pop()
+        try:
+            answer = await shell.run(call.argv, call.stdin)
+        except BaseException:
+            shell.close()
+            raise
+        if len(self._shells) < _KEPT:
+            self._shells.append(shell)
+        else:
+            shell.close()
+        return answer
+
+    def make_room(self) -> bool:
+        """Close a shell that nobody uses; false if there is none."""
+        if not self._shells:
+            return False
+        self._shells.pop().close()
+        return True
 
     def is_good(self) -> bool:
         return not self._worn and not self.connection.is_closed()

@@ -1,56 +1,40 @@
 """
-The gatekeeper: the only way out of a sandbox with an allow-list, a process on the host.
+The door: lets connections through to what an allow-list names, and serves for a sandbox's life.
 
-The container has no network but its loopback (`network_mode: none`), which the kernel keeps: no
-route, no resolver, no other interface. This process enters the container's network namespace
-for one moment and listens there, on 127.0.0.1; everything else it does in the host's. So what
-it accepts comes from the sandbox alone, and what it connects to is reached from the host, after
-`allowing` let it through. It speaks the protocol of an HTTP proxy: CONNECT, and plain requests
-with a whole URL. Names are looked up here, after they were found on the list, so that not even
-a lookup leaves the sandbox for a name that is not.
+It speaks the protocol of an HTTP proxy: CONNECT, and plain requests with a whole URL. Whoever
+keeps it accepts on the loopback of a sandbox that has no other network, so what comes in is of
+the sandbox alone; what it connects to is reached from the host, after `allowing` let it
+through. Names are looked up here, after they were found on the list, so that not even a lookup
+leaves the sandbox for a name that is not.
 
-One per container, and no more: it holds a lock on its record in the control directory for as
-long as it lives. It lives until the container's process 1 ends, whoever started it; nobody has
-to end it. If it is killed, the sandbox has no way out until `acquire` or a beat starts another
-one: failing, it is closed. What speaks to the command has no right on this host: a user of
-its own, and no descriptor but its sockets and that lock.
-
-Usage: python -I -S -B gatekeeper.py RECORD NAME PID TREE, the entries on stdin, one a line. It
-comes back once somebody listens. Exit code 3: another one holds the lock; 4: it cannot be, the
-reason is on stderr. It runs on the standard library alone.
+What speaks to commands has no right on this host: root's takes a user of its own, and nobody
+keeps a descriptor but sockets and what tells of the sandbox's end.
 """
 
 import ctypes
-import fcntl
 import os
 import re
 import resource
 import select
 import socket
-import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ipaddress import ip_address
 from time import monotonic
 from typing import Final, NoReturn
 
-if __name__ == "__main__":
-    # An isolated interpreter does not know where its script lies.
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from leasehold_docker import allowing
+from . import allowing
 
 PORT: Final = 3128
 UID: Final = 64742
-"""Who runs it; any number that no image, no command and no guard uses."""
+"""Who runs it, if root starts it; any number that no image, command or guard uses."""
 
-OTHER, CANNOT = 3, 4
-_CLONE_NEWNET: Final = 0x40000000
-_NO_NEW_PRIVILEGES: Final = 38
-_MOST: Final = 128
+MOST: Final = 128
 """Connections at once; the sandbox's own business if it uses them up."""
 
+CANNOT: Final = 4
+_NO_NEW_PRIVILEGES: Final = 38
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_S: Final = 30.0
 _CONNECT_S: Final = 20.0
@@ -73,7 +57,7 @@ class Door:
 
     def __init__(self, entries: Sequence[allowing.Entry]) -> None:
         self._entries = entries
-        self._free = threading.BoundedSemaphore(_MOST)
+        self._free = threading.BoundedSemaphore(MOST)
 
     def take(self, client: socket.socket) -> None:
         if not self._free.acquire(blocking=False):
@@ -219,106 +203,43 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-# ---- becoming it ---------------------------------------------------------------------------
+# ---- keeping it ----------------------------------------------------------------------------
 
 
-def _locked(record: str) -> int:
-    try:
-        handle = os.open(record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(OTHER)
-    return handle
+def ready(lines: str) -> Door:
+    """
+    Return a door for a list's entries, one a line.
+
+    Raises:
+        ValueError: A line is no entry.
+    """
+    # What a look-up needs is loaded now: later it may not be readable for us.
+    socket.getaddrinfo("127.0.0.1", PORT)
+    return Door([allowing.parse(line) for line in lines.split("\n") if line])
 
 
-def _watch(pid: int, tree: str) -> int:
-    pidfd = os.pidfd_open(pid)
-    # After the descriptor: the number may have been given away before.
-    with open(f"{tree}/cgroup.procs", encoding="ascii") as lines:
-        if pid not in map(int, lines):
-            raise OSError("the container has ended")
-    return pidfd
-
-
-def _listen(pid: int, pidfd: int) -> socket.socket:
-    """Listen in the network namespace of this process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with ExitStack() as stack:
-        home = stack.enter_context(open("/proc/self/ns/net", "rb")).fileno()
-        there = stack.enter_context(open(f"/proc/{pid}/ns/net", "rb")).fileno()
-        if os.fstat(home).st_ino == os.fstat(there).st_ino:
-            raise OSError("the container has no network namespace of its own")
-        if select.select([pidfd], [], [], 0)[0]:
-            # Then the number may already be another's.
-            raise OSError("the container has ended")
-        if libc.setns(there, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "its network namespace cannot be entered")
-        try:
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", PORT))
-            listener.listen(_MOST)
-        finally:
-            if libc.setns(home, _CLONE_NEWNET):
-                os._exit(CANNOT)
-    return listener
-
-
-def _drop() -> None:
-    """Have no right on this host from now on."""
-    quiet = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(quiet, number)
+def drop() -> None:
+    """Have no right on this host from now on; who is not root keeps its name."""
     os.chdir("/")
-    os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.setgroups([])
-    os.setresgid(UID, UID, UID)
-    os.setresuid(UID, UID, UID)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(UID, UID, UID)
+        os.setresuid(UID, UID, UID)
     if ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         os._exit(CANNOT)
 
 
-def _keep(listener: socket.socket, pidfd: int, door: Door) -> NoReturn:
-    """Serve until the container ends."""
+def keep(listener: socket.socket, end: int, door: Door) -> NoReturn:
+    """Serve until the sandbox ends, which makes `end` readable."""
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(end, select.POLLIN)
     poll.register(listener, select.POLLIN)
     listener.settimeout(0)
-    while pidfd not in dict(poll.poll()):
+    while end not in dict(poll.poll()):
         with suppress(OSError):
             client, _ = listener.accept()
             client.settimeout(None)
             door.take(client)
     # Connections end with their sandbox.
     os._exit(0)
-
-
-def main(arguments: list[str]) -> None:
-    record, name, number, tree = arguments
-    pid = int(number)
-    try:
-        # What a look-up needs is loaded now: later it may not be readable for us.
-        socket.getaddrinfo("127.0.0.1", PORT)
-        door = Door([allowing.parse(line) for line in sys.stdin.read().split("\n") if line])
-        handle = _locked(record)
-        pidfd = _watch(pid, tree)
-        listener = _listen(pid, pidfd)
-        heard, told = os.pipe()
-        if os.fork():
-            os.close(told)
-            sys.exit(0 if os.read(heard, 1) else CANNOT)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{name}\n{os.getpid()}\n".encode(), 0)
-        os.close(heard)
-        _drop()
-        os.write(told, b"!")
-        os.close(told)
-    except (OSError, ValueError) as error:
-        os.write(2, str(error).encode(errors="replace"))
-        os._exit(CANNOT)
-    _keep(listener, pidfd, door)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
