@@ -365,7 +365,7 @@ FAULTS: Final[Mapping[str, Callable[[Patch], None]]] = {
 
 SHOWN_BY: Final[Mapping[str, Mapping[str, float]]] = {
     "a lost host has run nothing": {"host.cut": 20, "agent.stopped": 20},
-    "an unsure commit is repeated": {"commit.answer_lost": 0.1},
+    "an unsure commit is repeated": {"commit.answer_lost": 0.2},
     "the error of a look is kept as it came": {
         "provider.refused": 0.1,
         "provider.answer_lost": 0.1,
