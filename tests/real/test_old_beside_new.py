@@ -48,10 +48,12 @@ def old_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, (
-        f"commit {OLD} is not here: this test needs the whole history (git fetch --unshallow):"
-        f" {done.stderr.decode(errors='replace')}"
-    )
+    if done.returncode:
+        # A package of sources has no history, and it is no service that could be installed.
+        pytest.skip(
+            f"commit {OLD} is not here: this needs the whole history (git fetch --unshallow):"
+            f" {done.stderr.decode(errors='replace')}"
+        )
     where = tmp_path_factory.mktemp("old")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(where, filter="data")
