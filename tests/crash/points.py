@@ -40,6 +40,7 @@ ELSEWHERE: Final = {
     "commit.sweep.take_in": "tests/reconcile",
     "commit.sweep.answer": "tests/reconcile: a report for a person",
     "commit.enqueue.admit": "doors/test_enqueue: killed before it, the clock admits the run",
+    "commit.report.artifact": "tests/api: who had no answer sends the file again",
     "commit.secrets.rotate": "test_6_secrets: repeated until nothing is left to do",
     "commit.webhook.unsigned": "tests/webhooks: a host whose keys do not fit puts off",
     "commit.schema": "a migration; the store's tests",

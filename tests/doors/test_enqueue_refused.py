@@ -10,6 +10,7 @@ import leasehold
 from callers import ORDERS, PLACE, all_runs, engine_of, order, orders
 from leasehold.errors import BadInputError, NotFoundError, SchemaError
 from leasehold.store.database import Database
+from leasehold.store.schema import SERVES_FACT
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ def test_a_database_of_another_version_is_refused(
 ) -> None:
     with database.write("test") as tx:
         tx.run("UPDATE leasehold_schema SET version_num = '9999'")
+        tx.run("UPDATE facts SET value = '9998' WHERE name = :name", name=SERVES_FACT)
     with Session(engine) as session, pytest.raises(SchemaError, match="newer than this code"):
         leasehold.enqueue(session, ["true"], **PLACE)
 

@@ -86,7 +86,7 @@ class Network:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        told: dict[str, Any] = json.loads(done.stdout)
+        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         assert told["status"] == "succeeded", told
         return told
 

@@ -129,4 +129,5 @@ _WORDS: Final = {
     "sessions": "sessions that are over",
     "secret_versions": "versions of secrets that nothing names",
     "checks": "questions to workers about configs",
+    "deliveries": "deliveries to webhooks",
 }
