@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from leasehold.cli import explaining
 from leasehold.errors import BadInputError, ConflictError
-from leasehold.orchestrator import submit
+from leasehold.orchestrator import explaining, submit
 from leasehold.store import hosts
 
 from .conftest import House

@@ -65,10 +65,9 @@ def update(
     """Change an environment; what is not named stays, what runs goes on as it began."""
     from leasehold.cli import output
     from leasehold.cli.codes import say
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.orchestrator import changing
-    from leasehold.store import views
 
     refs = environments.as_refs(set_secret)
     given: dict[str, Any] = {
@@ -90,21 +89,15 @@ def update(
     with enter() as door:
         try:
             wanted = parse(changing.EnvironmentChange, body)
-            row, changed = door.write(
-                "environment.change",
-                lambda tx: changing.change(
-                    tx, name, wanted, tenant_id=door.tenant, actor="cli"
-                ),
-                repeatable=False,
-            )
+            shape = door.environments.change(name, wanted)
         except BadInputError as error:
             raise as_option(error, environments.FIELDS) from None
     if as_json:
-        output.emit(views.environment_view(row) | {"changed": changed})
-    elif changed:
-        say(f"environment {row['name']}: changed {', '.join(changed)}")
+        output.emit(shape)
+    elif shape["changed"]:
+        say(f"environment {shape['name']}: changed {', '.join(shape['changed'])}")
     else:
-        say(f"environment {row['name']} is like that already")
+        say(f"environment {shape['name']} is like that already")
 
 
 def _unset(body: dict[str, Any], path: str) -> None:

@@ -9,16 +9,12 @@ import time
 from datetime import timedelta
 from typing import Any, Final
 
-from leasehold.cli.door import Door
+from leasehold.cli.ports import Port, Shape
 from leasehold.domain.durations import parse_duration
 from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
 from leasehold.errors import BadInputError, LeaseholdError
-from leasehold.orchestrator import holding, submit
-from leasehold.store import hosts, leases
-from leasehold.store.database import Row
-from leasehold.store.sql import load
 
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.1
 _PROBE_TTL: Final = timedelta(minutes=5)
 
 
@@ -38,18 +34,20 @@ def seconds(text: str, *, option: str) -> float:
     return value
 
 
-def until_made(door: Door, lease_id: str, *, wait_s: float) -> Row:
-    """Wait until a lease is usable, over, or the time is; return its row."""
+def until_made(door: Port, lease_id: str, *, wait_s: float) -> Shape:
+    """Wait until a lease is usable, over, or the time is; return it."""
     until = time.monotonic() + wait_s
     while True:
-        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
+        row = door.leases.show(lease_id)
         if row["status"] != LeaseStatus.ACQUIRING or time.monotonic() >= until:
             return row
         time.sleep(_POLL_S)
 
 
-def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
+def probe(door: Port, environment: Shape, *, wait_s: float) -> dict[str, Any]:
     """Check an environment's config, make a sandbox of it and have it removed."""
+    from leasehold.orchestrator import submit
+
     found: dict[str, Any] = {
         "ok": False,
         "environment": environment["name"],
@@ -57,17 +55,12 @@ def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
         "summary": "",
         "details": {},
     }
-    config = load(environment["spec"]).get("config", {})
     try:
-        there = door.read(hosts.providers)
+        there = door.fleet.providers()
         schemas = [r["config_schema"] for r in there if r["key"] == environment["provider"]]
         if schemas:
-            submit.check_config(schemas[0], config)
-        row = door.write(
-            "probe",
-            lambda tx: holding.hold(tx, door.context, environment, hold_for=_PROBE_TTL),
-            repeatable=False,
-        )
+            submit.check_config(schemas[0], environment["config"])
+        row = door.leases.create(environment["name"], hold_for=_PROBE_TTL)
     except LeaseholdError as error:
         return found | {"summary": str(error), "details": {"code": error.code}}
     row = until_made(door, row["id"], wait_s=wait_s)
@@ -75,15 +68,12 @@ def probe(door: Door, environment: Row, *, wait_s: float) -> dict[str, Any]:
         "lease_id": row["id"],
         "sandbox_id": row["sandbox_id"],
         "host_id": row["host_id"],
-        "provider_version": load(row["facts"]).get("provider_version"),
-        "outcome": load(row["facts"]).get("outcome"),
+        "provider_version": row["metadata"].get("provider_version"),
+        "outcome": row["metadata"].get("outcome"),
     }
     found["details"] = {name: value for name, value in details.items() if value}
     if row["status"] == LeaseStatus.IDLE:
-        door.write(
-            "probe.end",
-            lambda tx: holding.give_back(tx, door.context, row["id"], actor="probe"),
-        )
+        door.leases.give_back(row["id"])
         return found | {"ok": True, "summary": "a sandbox was made and is being removed"}
     if row["status"] in LEASE_ENDS | {LeaseStatus.RELEASING}:
         return found | {"summary": row["reason"] or "it could not be made"}
