@@ -106,7 +106,7 @@ class HttpFleet:
 
     def hosts(self) -> list[Shape]:
         # What hosts have under way is shown to keys of the platform only.
-        return [{"leases": None, **one.raw} for one in self._client.hosts.list()]
+        return [{**one.raw, "leases": one.leases} for one in self._client.hosts.list()]
 
     def host_of(self, text: str) -> str:
         """
