@@ -59,6 +59,8 @@ class HttpFollower:
     def turn(self) -> bool:
         """Show a piece that has come, or else look at the run."""
         if self._reader is None:
+            if self._live and self.row and time.monotonic() < self._look_at:
+                return False
             run = self._look()
             if self._sink is not None:
                 for chunk in self._stored(run):
