@@ -298,7 +298,7 @@ def test_without_a_free_stream_pages_are_read_from_the_same_place_on(
         executions.append(tx, start["id"], stream="stdout", offset=0, data=b"\xff " * 90_000)
     full = (429, b'{"code": "full", "message": "500 streams are open", "request_id": "r"}')
     run = troubled.runs.get(row["id"])
-    door.plan = [Cut(100_000), full, LOSE, LOSE]
+    door.plan = [Cut(300_000), full, LOSE, LOSE]
     chunks = list(run.stream(streams=["stdout"]))
     assert b"".join(chunk.data for chunk in chunks) == b"\xff " * 90_000
     assert [path.partition("?")[0].rpartition("/")[2] for _, path, _ in door.asked[1:]][:2] == [
