@@ -158,7 +158,9 @@ class Wire:
                 wait_s = answers.retry_after_s(response)
             if failures == 0 and self._patience is not None:
                 self._patience.told(str(error))
-            seams.sleep(pause_s(failures, asked_s=wait_s))
+            pause = pause_s(failures, asked_s=wait_s)
+            # Without a count of tries, "Retry-After: 0" would be asked as fast as it comes.
+            seams.sleep(pause if self._patience is None else max(pause, FIRST_S))
             failures += 1
 
     def _is_last(self, failures: int, *, since: float) -> bool:
