@@ -1,12 +1,18 @@
 """Hosts that are away, and what is kept for a person."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+from leasehold.errors import UnavailableError
 from leasehold.maintenance import hosts_lost
 from leasehold.orchestrator import holding
 from leasehold.orchestrator.jobs import lease_ref
 from leasehold.provider import Budget, Target
+from leasehold.provider.contract import Polled
+from leasehold.provider.fake import FakeProvider
+from leasehold.provider.registry import Registry
 from leasehold.store.sql import load
 from story.conftest import House
 
@@ -75,6 +81,34 @@ def test_a_beat_does_not_shorten_the_life_of_a_sandbox_that_is_held(house: House
     seen = house.registry.require("fake").inspect(target, budget=Budget(1.0))
     assert seen.expires_in_s is not None
     assert seen.expires_in_s > 8 * 3600 - 60
+
+
+class Cut(FakeProvider):
+    """Its sandboxes cannot be looked at, and take orders all the same."""
+
+    def poll(self, *_: Any, **__: Any) -> Sequence[Polled]:
+        raise UnavailableError("the network is cut")
+
+
+def test_the_life_of_a_sandbox_that_does_not_answer_is_not_believed_to_grow(
+    house: House,
+) -> None:
+    house.environment()
+    run_id = house.submit("sleep", "600")
+    house.until(lambda: bool(house.run(run_id)["beat"]))
+    before = house.leases()[0]["sandbox_expires_at"]
+    house.registry = Registry({"fake": Cut(house.world)})
+    house.bury(house.worker)
+    house.worker = house.hire()
+    with house.database.write("test") as tx:
+        tx.run("UPDATE leases SET renew_at = 1")
+    house.until(lambda: house.run(run_id)["publishes"] > 2)
+    assert house.leases()[0]["sandbox_expires_at"] == before
+    house.registry = Registry({"fake": FakeProvider(house.world)})
+    house.worker = house.hire()
+    house.until(lambda: house.leases()[0]["sandbox_expires_at"] > before)
+    house.cancel(run_id)
+    house.over(run_id)
 
 
 def test_a_run_that_nobody_is_left_to_end_ends_all_the_same(house: House) -> None:

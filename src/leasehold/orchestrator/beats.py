@@ -84,8 +84,18 @@ def _run(context: Context, lane: str, *, limit: int) -> Report:
     for run_id in sorted(strays):
         _record(context, run_id, None, None)
     report.changed = len(loud) + len(strays)
-    _renew(context, rows)
+    # What cannot be reached is not told to live longer: SQL would believe that it does, anew
+    # at each look, and its end would never be sure.
+    _renew(context, [row for row in rows if _answered(seen[row["execution_id"]])])
     return report
+
+
+class _UntoldError(ProviderError):
+    """Nobody was asked: what has to be hidden in the answer cannot be had."""
+
+
+def _answered(polled: Polled) -> bool:
+    return polled.error is None or isinstance(polled.error, _UntoldError)
 
 
 def _give_up(context: Context) -> None:
@@ -147,7 +157,7 @@ def _poll(
 
 
 def _untold(execution_id: str, error: Exception) -> Polled:
-    trouble = ProviderError(f"{type(error).__name__}: {error}", retryable=True)
+    trouble = _UntoldError(f"{type(error).__name__}: {error}", retryable=True)
     return Polled(execution_id=execution_id, error=trouble)
 
 
