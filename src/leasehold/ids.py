@@ -35,3 +35,13 @@ def new_id() -> str:
 def execution_id(run: RunId, *, command: int, number: int) -> ExecutionId:
     """Return the id of one start: run + command + the number that counts starts."""
     return ExecutionId(f"{run}.{command}.{number}")
+
+
+def start_number(said: str) -> int | None:
+    """Return the number in the id of a start; None if it is no start of a run's command."""
+    _, _, rest = said.partition(".")
+    command, _, number = rest.partition(".")
+    try:
+        return int(number) if int(command) >= -1 else None
+    except ValueError:
+        return None

@@ -15,6 +15,7 @@ from leasehold import seams
 from leasehold.bootstrap import App
 from leasehold.errors import LeaseholdError, StoreUnavailableError
 from leasehold.feed import Feed
+from leasehold.ids import start_number
 from leasehold.log import get_logger
 from leasehold.orchestrator import chain, claiming, vetting
 from leasehold.orchestrator.jobs import Context, Job, Message
@@ -170,10 +171,14 @@ class WorkerRuntime:
     def _take_up(self, execution_id: str) -> None:
         """Record an exit that was seen; whoever holds the run now is waited for shortly."""
         run_id = execution_id.split(".", 1)[0]
+        number = start_number(execution_id)
+        if number is None:
+            # A question of ours to the sandbox, whose asker listens by himself (`choosing`).
+            return
         try:
             with self._counted(), self.feed.chain(None):
                 for _ in range(_EXIT_TRIES):
-                    job, wait = self._claim_exit(run_id, execution_id)
+                    job, wait = self._claim_exit(run_id, execution_id, number)
                     if job is not None:
                         chain.run_job(self.context, job)
                         return
@@ -183,13 +188,23 @@ class WorkerRuntime:
             # The beat finds it: only latency is lost.
             log.info("exit.left_to_beat", run=run_id, why=str(error))
 
-    def _claim_exit(self, run_id: str, execution_id: str) -> tuple[Job | None, bool]:
+    def _claim_exit(
+        self, run_id: str, execution_id: str, number: int
+    ) -> tuple[Job | None, bool]:
+        """
+        Claim the run for the exit of its start `number`; else say whether to wait for it.
+
+        What ended before the run's latest start is recorded long since. A claim for it would
+        have to seize the sandbox, and a command that is starting there would never start.
+        """
         self.context.check_trust()
         tried: tuple[str, int] | None = None
         try:
             with self.app.database.write("exit.claim") as tx:
                 run = find(tx, run_id)
                 if run is None or run["status"] != "running" or run["lease_id"] is None:
+                    return None, False
+                if run["starts"] != number:
                     return None, False
                 if run["claimed_by"] is not None or run["step"] != "heartbeat":
                     return None, True
