@@ -14,7 +14,8 @@ next holder asks again under the same id, and so hears what the first asking hea
 ends by the supervisor's own timer within seconds, and is proven over before anything else is
 done.
 
-Used again, a sandbox is asked anew only if the candidates are others or it was asked long ago.
+Used again, a sandbox is asked anew only if the candidates are others or it was asked long ago;
+a new one is not asked if one of its like has answered this process a moment ago (`hearing`).
 Without an API nothing of this happens: nothing is read, no command started.
 """
 
@@ -36,7 +37,7 @@ from leasehold.errors import (
     SandboxGoneError,
     StaleFenceError,
 )
-from leasehold.orchestrator import ending, looking
+from leasehold.orchestrator import ending, hearing, looking
 from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble, interruptions
 from leasehold.provider.budget import Budget
 from leasehold.provider.contract import (
@@ -134,6 +135,12 @@ def enter(tx: Tx, context: Context, job: Job) -> Job | None:
         age_us = run["now_us"] - before["asked_at"]
         if 0 <= age_us < (NONE_AGAIN_US if before["url"] is None else AGAIN_US):
             return None
+    heard = context.heard.of(hearing.like(lease, _digest(found)), now_us=run["now_us"])
+    if heard is not None:
+        _set_facts(tx, job, {**facts, "runtime": heard})
+        reason = f"{heard['reason']} (a sandbox of its like, a moment ago)"
+        looking.say(tx, job, "runtime.chosen", {"url": heard["url"], "reason": reason})
+        return None
     row = moves.move(tx, "runs", run["id"], None, held=run, step=Step.EXECUTE, beat=False)
     assert row is not None
     row["now_us"] = run["now_us"]
@@ -319,6 +326,9 @@ def note(tx: Tx, context: Context, job: Job, asked: Asked) -> None:
         "run_id": run["id"],
     }
     _set_facts(tx, job, {**load(lease["facts"]), "runtime": runtime})
+    if asked.tried:
+        kept = hearing.like(lease, runtime["of"])
+        tx.after_commit.append(lambda: context.heard.keep(kept, runtime))
     looking.say(tx, job, "runtime.chosen", {"url": asked.url, "reason": asked.reason})
 
 

@@ -16,6 +16,7 @@ from leasehold.domain.secrets import Pins
 from leasehold.domain.specs import RunSpec
 from leasehold.domain.timers import Timers
 from leasehold.errors import LostClaimError
+from leasehold.orchestrator.hearing import Heard
 from leasehold.orchestrator.holds import Holds
 from leasehold.provider.contract import LeaseRef, Provider, Settled, Target
 from leasehold.seams import effect
@@ -129,6 +130,9 @@ class Context:
 
     reach: Callable[[], Known | None] = lambda: None
     """What is known of the API's addresses now; None: no sandbox is to be asked."""
+
+    heard: Heard = field(default_factory=Heard)
+    """What sandboxes have answered a moment ago; this process's memory."""
 
     git_schemes: frozenset[str] = frozenset()
     git_ca_file: Path | None = None
