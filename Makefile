@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 # Tests wait for real processes half of their time: one more than there are cores.
 TEST_JOBS ?= 3
+# Tests make ten thousands of small files and databases; a disk would double their time.
+TEST_TMP ?= $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "/dev/shm"}')
+IN_MEMORY := $(if $(TEST_TMP),TMPDIR=$(TEST_TMP))
 SEED ?= 1000
 CHAOS_S ?= 600
 STACK ?= production
@@ -36,16 +39,16 @@ up: setup  ## everything on this machine, until Ctrl-C
 	@$(BIN)/leasehold up
 
 test: setup  ## all tests; PostgreSQL and Redis from wheels or the machine
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines --ignore=tests/browser
+	$(IN_MEMORY) $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not proof" --ignore=tests/real --ignore=tests/engines --ignore=tests/browser
 
 browser: setup  ## the monitor in Debian's Chromium, with axe; pictures in build/screenshots (2 min)
-	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n 1 tests/browser
+	$(IN_MEMORY) LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n 1 tests/browser
 
 proof: setup  ## the long tests: deaf workers, restores, deliberate faults, more kills (6 min)
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines --ignore=tests/browser
+	$(IN_MEMORY) $(BIN)/python -m pytest -n $(JOBS) --dist load -m proof --ignore=tests/engines --ignore=tests/browser
 
 services: setup  ## PostgreSQL, Redis and RabbitMQ that fail under real work (6 min)
-	LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
+	$(IN_MEMORY) LEASEHOLD_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/real
 
 matrix: setup  ## conformance of every provider whose engine is here; writes docs/providers.md
 	@rm -rf build/conformance.json
