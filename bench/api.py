@@ -6,7 +6,8 @@ The REST API with a million runs in PostgreSQL: what does it add to the statemen
 One process serves, one client asks over a kept connection, one request after the other. Beside
 each kind of request, in the same run: the same statements through the driver alone, or a bare
 FastAPI route that sends the same inserts (`bare_api.py`). Aims: a page of runs in at most
-50 ms, a create in at most 1.5 times the bare route.
+50 ms, a create in at most 1.5 times the bare route. A run of a batch of a thousand is compared
+with one alone. Viewers of a stream have a program of their own (`viewers.py`).
 """
 
 import argparse
@@ -19,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, sleep
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import psycopg
@@ -55,6 +56,13 @@ FROM (SELECT n, {now} - (:count - n) * 100000 AS at
 _STEP: Final = 10_000
 
 
+class Server(NamedTuple):
+    """A process that serves, and where."""
+
+    url: str
+    pid: int
+
+
 def fill(database: Database, count: int) -> None:
     """Make so many ended runs, a tenth of a second apart."""
     spec = parse(EnvironmentSpec, {"name": "place", "provider": "fake"})
@@ -67,19 +75,19 @@ def fill(database: Database, count: int) -> None:
 
 
 @contextmanager
-def serving(environment: dict[str, str]) -> Iterator[str]:
+def serving(environment: dict[str, str]) -> Iterator[Server]:
     program = [sys.executable, "-m", "leasehold", "api", "--port", "0", "--json"]
     process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
+        yield Server(json.loads(process.stdout.readline())["url"], process.pid)
     finally:
         process.terminate()
         process.wait(30)
 
 
 @contextmanager
-def bare(orders: dict[str, Any]) -> Iterator[str]:
+def bare(orders: dict[str, Any]) -> Iterator[Server]:
     program = [sys.executable, str(Path(__file__).parent / "bare_api.py")]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, text=True)
     try:
@@ -96,7 +104,7 @@ def bare(orders: dict[str, Any]) -> Iterator[str]:
                 if monotonic() > until:
                     raise
                 sleep(0.1)
-        yield url
+        yield Server(url, process.pid)
     finally:
         process.kill()
         process.wait(30)
@@ -167,13 +175,13 @@ def _page(
     sql, values = sent[-1]
     few = times if len(rows) == 100 else max(10, times // 10)
     http = spread(few, lambda: client.get("/api/v1/runs", params=query).raise_for_status())
-    with psycopg.connect(_address(database)) as connection:
+    with psycopg.connect(address(database)) as connection:
         driver = psycopg.RawCursor(connection)
         alone = spread(few, lambda: driver.execute(sql, values).fetchall())
     return {"rows": len(rows), "api": http, "sql": alone}
 
 
-def _address(database: Database) -> str:
+def address(database: Database) -> str:
     return database.url.render_as_string(hide_password=False).replace("+psycopg", "")
 
 
@@ -182,15 +190,27 @@ def creates(client: httpx.Client, stack: stacks.Stack, times: int) -> dict[str, 
     spec = parse(RunSpec, {k: v for k, v in BODY.items() if k != "environment"})
     run_id, sent = recorded(lambda: stack.submit("place", spec))
     orders = {
-        "database": _address(stack.app.database),
+        "database": address(stack.app.database),
         "statements": sent,
         "id": run_id,
         "port": broker.free_port(),
     }
-    with bare(orders) as url, httpx.Client(base_url=url) as other:
+    with bare(orders) as (url, _), httpx.Client(base_url=url) as other:
         plain = spread(times, lambda: other.post("/runs", json=BODY).raise_for_status())
         ours = spread(times, lambda: client.post("/api/v1/runs", json=BODY).raise_for_status())
     return {"statements": len(sent), "api": ours, "bare": plain}
+
+
+def batches(client: httpx.Client, times: int, *, size: int = 1000) -> dict[str, Any]:
+    """Measure a request for many runs; also for each of them."""
+    body = {"runs": [BODY] * size}
+
+    def post() -> None:
+        made = client.post("/api/v1/runs/batch", json=body).raise_for_status().json()
+        assert made["created"] == size, made
+
+    spent = spread(max(10, times // 20), post)
+    return {"runs": size, **spent, "p50_ms_each": round(spent["p50_ms"] / size, 3)}
 
 
 def main() -> None:
@@ -208,12 +228,14 @@ def main() -> None:
         began = monotonic()
         fill(stack.app.database, options.runs)
         result["filling_s"] = round(monotonic() - began, 1)
-        with psycopg.connect(_address(stack.app.database), autocommit=True) as connection:
+        with psycopg.connect(address(stack.app.database), autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE runs")
         with stack.app.database.write("bench.key") as tx:
             spec = keys.KeySpec(name="bench", role=Role.ADMIN)
             key = keys.create(tx, spec, tenant_id="default", actor="bench")[1]
-        url = keep.enter_context(serving({**os.environ, "LEASEHOLD_API_REQUESTS_PER_S": "0"}))
+        url, _ = keep.enter_context(
+            serving({**os.environ, "LEASEHOLD_API_REQUESTS_PER_S": "0"})
+        )
         client = keep.enter_context(
             httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
         )
@@ -223,6 +245,7 @@ def main() -> None:
         run_id = client.post("/api/v1/runs", json=BODY).raise_for_status().json()["id"]
         result["get"] = spread(options.requests, lambda: client.get(f"/api/v1/runs/{run_id}"))
         result["create"] = creates(client, stack, options.requests)
+        result["batch"] = batches(client, options.requests)
     path = stacks.write_result("api", result)
     print(json.dumps(result, indent=1))
     print(f"written: {path.name}")
