@@ -181,7 +181,8 @@ class Bench:
         found = []
         for proc in Path("/proc").glob("[0-9]*"):
             try:
-                words = (proc / "stat").read_text().rpartition(")")[2].split()
+                stat = (proc / "stat").read_bytes().rpartition(b")")[2]
+                words = stat.decode().split()
                 text = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
             except (OSError, ValueError):
                 continue

@@ -1,6 +1,7 @@
 """How commands end through a `ShellProvider`: by time, by cancel, by loss; one start each."""
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -50,6 +51,23 @@ def test_a_cancel_ends_the_tree_and_keeps_the_output(bench: Bench) -> None:
     assert bench.poll().stdout == b"kept\nbye\n"
     bench.assert_quiet()
     assert bench.cancel() == first
+
+
+@pytest.mark.parametrize("name", ["a) Z 1 2 3 4", "b\n) S 1 1 1 ", "(c) R (", "d\xff\n"])
+def test_no_name_hides_a_process_that_is_left(bench: Bench, name: str) -> None:
+    """Whatever it calls itself, the end of its leader is the end of it."""
+    path = bench.outside.parent / "named"
+    hidden = (
+        "import ctypes, pathlib, time\n"
+        f"ctypes.CDLL(None).prctl(15, {name.encode('latin-1')!r})\n"
+        f"pathlib.Path({str(path)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    wait = f"until [ -e '{path}' ]; do sleep 0.01; done"
+    done = bench.run("sh", "-c", f'"$1" -c "$2" & {wait}', "-", sys.executable, hidden)
+    assert done.exit
+    assert done.exit.code == 0
+    bench.assert_quiet()
 
 
 def test_a_cgroup_catches_what_left_the_session(tmp_path: Path) -> None:
