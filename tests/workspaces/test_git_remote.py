@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -227,7 +228,8 @@ def test_a_key_is_in_no_argument_no_variable_and_no_file(
     script.write_text(
         "#!/bin/sh\n"
         f"cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ >{seen} 2>/dev/null\n"
-        f"find /tmp -maxdepth 4 -newer {script} -type f -path '*leasehold-git-*' "
+        f"find {tempfile.gettempdir()} -maxdepth 4 -newer {script} -type f"
+        " -path '*leasehold-git-*' "
         f"-exec cat {{}} + >>{seen} 2>/dev/null\n"
         'exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
     )
