@@ -29,7 +29,6 @@ ELSEWHERE: Final = {
     "commit.clock.host_lost": "test_stale_holders lets a host vanish",
     "commit.abandon": "test_lost_answers and test_stale_holders: a claim is given up alive",
     "commit.beat.unsure": "test_lost_answers: only a lost answer leads there",
-    "local:forget": "the provider's own tests: the engine forgets with retention",
     "local:kill_supervisor": "the provider's own tests: a supervisor that does not answer",
     "git.clone": "tests/workspaces: a clone is repeated from nothing",
     "commit.clock.unsent": "test_broker: a broker that is away",

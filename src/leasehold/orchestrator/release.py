@@ -12,14 +12,19 @@ from typing import Any, Final
 
 from leasehold.domain.lifecycle import CleanupStatus, LeaseStatus
 from leasehold.domain.retry import backoff
-from leasehold.errors import ProviderError, SandboxGoneError
+from leasehold.errors import ProviderError, SandboxGoneError, StaleFenceError
+from leasehold.log import get_logger
 from leasehold.orchestrator.jobs import SECOND_US, Context, Job, Trouble, us
 from leasehold.provider.budget import Budget
-from leasehold.provider.contract import ReleaseMode
+from leasehold.provider.contract import Provider, ReleaseMode
 from leasehold.seams import effect
-from leasehold.store import moves
+from leasehold.store import executions, moves
 from leasehold.store.database import Row, Tx
 from leasehold.store.sql import load
+
+log = get_logger(__name__)
+FORGOTTEN: Final = 20
+"""Of a run's starts, the latest: one that was tried more often keeps some output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ def act(context: Context, job: Job) -> Released | Gone | Trouble:
         if mode is not ReleaseMode.DESTROY:
             with effect("provider.renew"):
                 provider.renew(target, fence=fence, ttl=_kept(context, lease), budget=budget)
+        if lease["final"] == LeaseStatus.IDLE:
+            _free(context, job, provider, budget)
         with effect("provider.release"):
             provider.release(target, fence=fence, mode=mode, budget=budget)
         return Released()
@@ -53,6 +60,34 @@ def act(context: Context, job: Job) -> Released | Gone | Trouble:
         return Released() if mode is ReleaseMode.DESTROY else Gone(str(error))
     except ProviderError as error:
         return Trouble(error.code, str(error))
+
+
+def _free(context: Context, job: Job, provider: Provider, budget: Budget) -> None:
+    """
+    Free what the run's commands have said in a sandbox that will serve others.
+
+    SQL has it all: an exit is recorded behind its output. Whoever repeats the release frees it
+    again, which is nothing. What cannot be freed stays, and delays no release.
+    """
+    lease = job.lease
+    assert lease is not None
+    with context.database.read() as tx:
+        rows = executions.of_run(tx, lease["run_id"]) if lease["run_id"] else []
+    target, fence = job.target(context), job.sandbox_fence(context)
+    for row in [row for row in rows if row["lease_id"] == lease["id"]][-FORGOTTEN:]:
+        try:
+            with effect("provider.forget"):
+                provider.forget(
+                    target,
+                    fence=fence,
+                    execution_id=row["id"],
+                    handle=load(row["handle"]) or {},
+                    budget=budget,
+                )
+        except (SandboxGoneError, StaleFenceError):
+            raise
+        except ProviderError as error:
+            log.info("release.not_freed", execution=row["id"], why=str(error))
 
 
 def _kept_us(context: Context, lease: Row) -> int:
