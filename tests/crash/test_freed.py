@@ -22,10 +22,10 @@ def stage(cells: Cells) -> Iterator[Stage]:
     made.close()
 
 
-def carried(engine: Engine, provider: str, key: str, **spec: object) -> str:
+def carried(engine: Engine, provider: str, key: str) -> str:
     argv = words(provider, engine.cell.mark(key))
     environment = f"{provider}.reuse_by_environment"
-    run_id = engine.submit(key, [argv], environment=environment, **spec)
+    run_id = engine.submit(key, [argv], environment=environment)
     engine.until(lambda: engine.over(key) and engine.quiet())
     return run_id
 
