@@ -55,6 +55,10 @@ def lease(tx: Tx, tenant: str) -> dict[str, str]:
     return {"lease_id": insert_lease(tx, status="idle", tenant_id=tenant)["id"]}
 
 
+def anything(tx: Tx, tenant: str) -> dict[str, str]:
+    return {"row_id": lease(tx, tenant)["lease_id"]}
+
+
 def key(tx: Tx, tenant: str) -> dict[str, str]:
     role = "root" if tenant == PLATFORM else "viewer"
     return {"key": insert_key(tx, tenant_id=tenant, role=role)["id"]}
@@ -149,6 +153,10 @@ class Row:
 MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/openapi.json"): Row(200, 200, 200, 200),
     ("GET", "/api/v1/version"): Row(200, 200, 200, 200),
+    ("GET", "/api/v1/me"): Row(200, 200, 200, 200),
+    ("GET", "/api/v1/ids"): Row(200, 200, 200, 403),
+    ("GET", "/api/v1/explain/{row_id}"): Row(200, 200, 200, 403, anything),
+    ("GET", "/api/v1/runs/{run_id}/artifacts"): Row(200, 200, 200, 403, run("queued")),
     ("POST", "/api/v1/runs"): Row(
         403, 201, 201, 403, body={"environment": "place", "commands": COMMANDS}
     ),

@@ -8,7 +8,7 @@ import pytest
 
 import leasehold
 from api.served import make_key
-from api.troubled import DROP, LOSE, Door, before
+from api.troubled import DROP, LOSE, Cut, Door, before
 from leasehold import errors
 from leasehold.api.serving import Service
 from leasehold.client import Client
@@ -302,15 +302,48 @@ def test_output_is_streamed_over_starts_and_broken_connections_once_each(
             )
             for stream, data in zip(("stdout", "stderr"), words, strict=True):
                 executions.append(tx, start["id"], stream=stream, offset=0, data=data)
-    door.plan = [LOSE, DROP, None, 503, None, LOSE, None, LOSE]
+    shown = troubled.runs.get(run)
+    door.plan = [DROP, 503, Cut(40), Cut(30_000), 503, DROP, Cut(200_000)]
     read: dict[tuple[int, str], bytes] = {}
-    for chunk in troubled.runs.get(run).stream():
+    for chunk in shown.stream():
         place = (chunk.start, chunk.stream)
         read[place] = read.get(place, b"") + chunk.data
     long = b"two\n" * 400_000
     assert read == {(1, "stdout"): b"one\n", (1, "stderr"): b"no\n", (2, "stdout"): long}
     assert troubled.runs.get(run).output() == b"two\n" * 400_000
     assert troubled.runs.get(run).output("stderr", start=1) == b"no\n"
+
+
+@SQLITE
+def test_without_a_free_stream_pages_are_read_from_the_same_place_on(
+    troubled: Client, door: Door, database: Database
+) -> None:
+    with database.write("test") as tx:
+        lease = insert_lease(tx, status="released")["id"]
+        row = insert_run(tx, status="succeeded")
+        start = insert_execution(tx, row, lease_id=lease, status="exited", exit_code=0)
+        executions.append(tx, start["id"], stream="stdout", offset=0, data=b"\xff " * 90_000)
+    full = (429, b'{"code": "full", "message": "500 streams are open", "request_id": "r"}')
+    run = troubled.runs.get(row["id"])
+    door.plan = [Cut(300_000), full, LOSE, LOSE]
+    chunks = list(run.stream(streams=["stdout"]))
+    assert b"".join(chunk.data for chunk in chunks) == b"\xff " * 90_000
+    assert [path.partition("?")[0].rpartition("/")[2] for _, path, _ in door.asked[1:]][:2] == [
+        "stream",
+        "stream",
+    ]
+    assert any(f"offset={chunks[-1].offset}" in path for _, path, _ in door.asked)
+    assert chunks[-1].offset > 0
+
+
+@SQLITE
+def test_a_stream_of_a_parked_run_ends_with_the_next_sign_of_life(
+    quick: Service, token: str, database: Database
+) -> None:
+    with database.write("test") as tx:
+        parked = insert_run(tx, status="parked", code="infra_exhausted")["id"]
+    with Client(quick.url, token) as api:
+        assert list(api.runs.get(parked).stream()) == []
 
 
 def test_the_keyword_arguments_are_the_fields_of_a_run() -> None:
@@ -329,9 +362,9 @@ def test_each_error_of_ours_can_be_made_from_its_code() -> None:
 
 
 def test_a_wire_waits_longer_each_time_and_as_long_as_it_is_told() -> None:
-    from leasehold.client.wire import LONGEST_S, _pause_s
+    from leasehold.client.wire import LONGEST_S, pause_s
 
-    assert all(_pause_s(n, asked_s=None) <= _pause_s(n + 2, asked_s=None) for n in range(4))
-    assert _pause_s(50, asked_s=None) <= LONGEST_S
-    assert _pause_s(0, asked_s=2.0) == 2.0
-    assert _pause_s(0, asked_s=3600.0) == LONGEST_S
+    assert all(pause_s(n, asked_s=None) <= pause_s(n + 2, asked_s=None) for n in range(4))
+    assert pause_s(50, asked_s=None) <= LONGEST_S
+    assert pause_s(0, asked_s=2.0) == 2.0
+    assert pause_s(0, asked_s=3600.0) == LONGEST_S

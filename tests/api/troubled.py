@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, TypeAlias
 
@@ -15,7 +16,14 @@ DROP: Final = "drop"
 """The connection breaks before anything is done."""
 
 
-Trouble: TypeAlias = str | int | tuple[int, bytes] | None
+@dataclass(frozen=True)
+class Cut:
+    """The answer breaks off after so many bytes."""
+
+    after: int
+
+
+Trouble: TypeAlias = str | int | tuple[int, bytes] | Cut | None
 """One of those, or a status that is answered, perhaps with a body; None: nothing is wrong."""
 
 
@@ -48,28 +56,50 @@ class _Handler(BaseHTTPRequestHandler):
             status, text = what if isinstance(what, tuple) else (what, b"")
             self._write(status, {"Retry-After": "0"}, text)
             return
-        if what != DROP:
-            headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-            came = httpx.request(
-                self.command,
-                self.server.upstream + self.path,
-                headers=headers,
-                content=body,
-                trust_env=False,
-            )
-            if what != LOSE:
-                self._write(came.status_code, dict(came.headers), came.content)
+        if what == DROP:
+            return
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+        with httpx.stream(
+            self.command,
+            self.server.upstream + self.path,
+            headers=headers,
+            content=body,
+            timeout=30,
+            trust_env=False,
+        ) as came:
+            if what == LOSE:
+                came.read()
+            elif isinstance(what, Cut) or "content-length" not in came.headers:
+                self._pass_on(came, what.after if isinstance(what, Cut) else None)
+            else:
+                self._write(came.status_code, dict(came.headers), came.read())
+
+    def _pass_on(self, came: httpx.Response, most: int | None) -> None:
+        """Pass bytes on as they come; the connection's end is theirs."""
+        self._begin(came.status_code, dict(came.headers))
+        self.end_headers()
+        for piece in came.iter_raw():
+            part = piece if most is None else piece[:most]
+            self.wfile.write(part)
+            self.wfile.flush()
+            most = None if most is None else most - len(part)
+            if most == 0:
+                return
+
+    def _begin(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        ours = {"content-length", "date", "connection", "transfer-encoding"}
+        for name, value in headers.items():
+            if name.lower() not in ours:
+                self.send_header(name, value)
 
     def _write(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in {"content-length", "date", "connection"}:
-                self.send_header(name, value)
+        self._begin(status, headers)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815  as the library wants them
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815  as the library wants them
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -249,7 +249,7 @@ def test_a_worker_joins_the_home_and_drains(live: Live) -> None:
 def test_a_run_brings_a_stack_of_its_own_and_takes_it_down(tmp_path: Path) -> None:
     home = Live(tmp_path / "home")
     said = home.call("run", "--", "sh", "-c", "echo alone; exit 5")
-    assert (said.code, said.out) == (5, "alone\n")
+    assert (said.code, said.out) == (5, "alone\n"), said.err
     assert not (tmp_path / "home" / "stack.json").exists()
     assert home.call("leases", "list", "--live", "--json").json() == []
     assert home.call("workers", "list", "--json").json() == []

@@ -22,7 +22,7 @@ from leasehold.domain.specs import Name, RunSpec, parse
 from leasehold.errors import BadInputError
 from leasehold.orchestrator import ending, extending, submit
 from leasehold.orchestrator.extending import ExtendSpec
-from leasehold.store import finding, moves, runs, views
+from leasehold.store import artifacts, finding, moves, runs, views
 from leasehold.store.database import Row, Tx
 from leasehold.store.views import Shape
 
@@ -43,6 +43,8 @@ class RunRequest(RunSpec):
     lease_id: Name | None = None
     after: Afters = ()
     """The runs that have to end before it starts, and how: `{"run": ID, "outcome": …}`."""
+    visit: bool = False
+    """Only look into the lease, which may be a retained one: it stays what it is."""
 
     def spec(self) -> RunSpec:
         """
@@ -53,6 +55,8 @@ class RunRequest(RunSpec):
         """
         if self.environment is not None and self.lease_id is not None:
             raise BadInputError("lease_id: give it or an environment", field="lease_id")
+        if self.visit and self.lease_id is None:
+            raise BadInputError("visit: needs a lease_id", field="visit")
         where = set(type(self).model_fields) - set(RunSpec.model_fields)
         return parse(RunSpec, self.model_dump(exclude=where, exclude_unset=True))
 
@@ -68,6 +72,7 @@ class RunRequest(RunSpec):
             environment=self.environment,
             lease_id=self.lease_id,
             after=self.after,
+            visit=self.visit,
             key=key,
             tenant_id=caller.tenant_id,
             actor=caller.actor,
@@ -144,6 +149,18 @@ def events(
     rows = door.read(work)
     items = [{"id": row["id"], **views.event_view(row)} for row in rows]
     return Answer({"items": items, "next": rows[-1]["id"] if rows else None})
+
+
+@router.get("/{run_id}/artifacts")
+def left(run_id: RunId, caller: Viewer, door: TheDoor) -> Answer:
+    """List what a run left: its artifacts, and what it changed in its workspace."""
+
+    def work(tx: Tx) -> list[Row]:
+        runs.get(tx, run_id, tenant_id=caller.tenant_id)
+        return artifacts.of_run(tx, run_id)
+
+    items = [views.artifact_view(row) for row in door.read(work)]
+    return Answer({"items": items, "next": None})
 
 
 @router.post("/{run_id}/cancel")

@@ -34,25 +34,18 @@ def activity(
 ) -> None:
     """List changes with who made them, the newest first; values are never in them."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.ids import PLATFORM
-    from leasehold.store import activity as lines
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        now_us = door.read(lambda tx: tx.now())
-        owner = PLATFORM if root else door.tenant
-        rows = door.read(
-            lambda tx: lines.page(
-                tx,
-                tenant_id=owner,
-                actor=actor,
-                noun=noun,
-                since_us=_at(since, now_us=now_us, option="--since"),
-                until_us=_at(until, now_us=now_us, option="--until"),
-                limit=limit,
-            )
+        now_us = door.now_us() if since or until else 0
+        shapes = door.activity(
+            platform=root,
+            actor=actor,
+            noun=noun,
+            since_us=_at(since, now_us=now_us, option="--since"),
+            until_us=_at(until, now_us=now_us, option="--until"),
+            limit=limit,
         )
-    shapes = [lines.activity_view(row) for row in rows]
     if as_json:
         output.emit(shapes)
         return

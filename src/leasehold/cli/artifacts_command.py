@@ -12,7 +12,10 @@ from leasehold.cli.options import AsJson, RunId
 from leasehold.errors import BadInputError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leasehold.cli.door import Door
+    from leasehold.cli.ports import Shape
     from leasehold.store.database import Row
 
 
@@ -38,26 +41,42 @@ def artifacts(
     as_json: AsJson = False,
 ) -> None:
     """List what a run left: its artifacts, and what it changed in its workspace."""
-    from leasehold.cli.carrying import bring_home
-    from leasehold.cli.door import enter
+    from leasehold.cli import entering
     from leasehold.cli.following import say_pruned
 
     if sum((get is not None, all_, sync_back is not None)) > 1:
         raise BadInputError("--get, --all and --sync-back: give one of them")
+    way = entering.way()
+    if get is not None or all_ or sync_back is not None:
+        way.need_files("runs artifacts")
+        _bytes(run, get, output, sync_back)
+        return
+    with way.open() as port:
+        run_id = port.resolve("run", run)
+        shape, found = port.runs.show(run_id), port.runs.artifacts(run_id)
+    say_pruned(shape)
+    _list(shape, found, as_json=as_json)
+
+
+def _bytes(run: str, get: str | None, output: Path | None, sync_back: Path | None) -> None:
+    """Write files, or apply them: from the store that this machine can reach."""
+    from leasehold.cli.carrying import bring_home
+    from leasehold.cli.door import enter
+    from leasehold.cli.following import say_pruned
+    from leasehold.store.views import iso
+
     with enter() as door:
         run_id = door.resolve("run", run)
         row, lines = _read(door, run_id)
-        say_pruned(row)
+        say_pruned(row | {"output_pruned_at": iso(row["output_pruned_at"])})
         if get is not None:
             _write_one(door, lines, get, output)
-        elif all_:
+        elif sync_back is None:
             _write_all(door, lines, output)
-        elif sync_back is not None:
+        else:
             changes = [line for line in lines if line["kind"] in {"changed", "deleted"}]
             if bring_home(door.settings, sync_back, changes):
                 raise typer.Exit(codes.CONFLICT)
-        else:
-            _list(row, lines, as_json=as_json)
 
 
 def _read(door: "Door", run_id: str) -> "tuple[Row, list[Row]]":
@@ -73,12 +92,11 @@ def _read(door: "Door", run_id: str) -> "tuple[Row, list[Row]]":
     return door.read(work)
 
 
-def _list(row: "Row", lines: "list[Row]", *, as_json: bool) -> None:
+def _list(row: "Shape", lines: "Sequence[Shape]", *, as_json: bool) -> None:
     from leasehold.cli import output
-    from leasehold.store import views
 
     if as_json:
-        output.emit([views.artifact_view(line) for line in lines])
+        output.emit(lines)
     else:
         output.table(
             ("KIND", "PATH", "BYTES", "SHA256", "NOTE"),

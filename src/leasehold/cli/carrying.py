@@ -13,6 +13,7 @@ from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
     from leasehold.cli.door import Door
+    from leasehold.cli.ports import Way
     from leasehold.settings import Settings
     from leasehold.store.database import Row
 
@@ -23,6 +24,17 @@ _KINDS: Final = frozenset({"https", "ssh", "file"})
 
 def is_url(workspace: str) -> bool:
     return "://" in workspace
+
+
+def check_way(way: "Way", workspace: str | None) -> None:
+    """
+    Refuse a directory before it is packed for nobody.
+
+    Raises:
+        BadInputError: There is no way for its bytes.
+    """
+    if workspace is not None and not is_url(workspace):
+        way.need_files("--workspace")
 
 
 def _text_of(path: Path) -> str:

@@ -18,6 +18,7 @@ NOT_FOUND: Final = 3
 CONFLICT: Final = 4
 UNAVAILABLE: Final = 5
 SCHEMA: Final = 6
+REFUSED: Final = 7
 INTERNAL: Final = 70
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -31,8 +32,9 @@ TABLE: Final = {
     "2": "bad input or wrong usage",
     "3": "there is no such run, lease, environment, worker, host or provider",
     "4": "conflict: wrong state, name or key taken, or a limit is reached",
-    "5": "the database, the broker, a provider or (reconcile) a host did not answer",
+    "5": "the database, the broker, the API, a provider or (reconcile) a host did not answer",
     "6": "the database's schema is older or newer than this program, or missing",
+    "7": "the API refused its key, or the key's role may not do this (LEASEHOLD_API_TOKEN)",
     "70": "a fault of ours",
     "124": "`runs wait --timeout` gave up; the run goes on",
     "130": "interrupted; the run, if there is one, was left running",
@@ -49,6 +51,13 @@ _OF: Final[tuple[tuple[type[errors.LeaseholdError], int], ...]] = (
     (errors.BadInputError, USAGE),
     (errors.NotFoundError, NOT_FOUND),
     (errors.ConflictError, CONFLICT),
+    (errors.TooLargeError, USAGE),
+    (errors.RateLimitedError, CONFLICT),
+    (errors.UnauthenticatedError, REFUSED),
+    (errors.ForbiddenError, REFUSED),
+    (errors.ApiUnavailableError, UNAVAILABLE),
+    (errors.SlowRequestError, UNAVAILABLE),
+    (errors.BlobsUnavailableError, UNAVAILABLE),
     (errors.StoreUnavailableError, UNAVAILABLE),
     (errors.BrokerUnavailableError, UNAVAILABLE),
     (errors.ProviderNotReadyError, UNAVAILABLE),
@@ -62,6 +71,8 @@ def of(error: BaseException) -> int:
     for kind, code in _OF:
         if isinstance(error, kind):
             return code
+    if type(error) is errors.LeaseholdError:
+        return INTERNAL  # a fault of the API's
     return WRONG if isinstance(error, errors.LeaseholdError) else INTERNAL
 
 
@@ -79,7 +90,9 @@ def report(error: Exception) -> int:
     if os.environ.get("LEASEHOLD_LOG_LEVEL") == "DEBUG":
         traceback.print_exc()
     if isinstance(error, errors.LeaseholdError):
-        say(str(error))
+        request = f" (request {error.request_id})" if error.request_id else ""
+        # A fault is found in the API's log by it; a refusal says all by itself.
+        say(f"{error}{request}" if of(error) in {INTERNAL, UNAVAILABLE} else str(error))
     else:
         kind = type(error).__name__
         say(f"a fault of ours: {kind}: {error} (LEASEHOLD_LOG_LEVEL=DEBUG shows the trace)")

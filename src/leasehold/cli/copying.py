@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from leasehold.cli import codes, following, interrupting
+from leasehold.cli.by_sql.following import SqlFollower
+from leasehold.cli.by_sql.port import SqlPort
 from leasehold.cli.codes import say
 from leasehold.cli.door import Door
 from leasehold.cli.footing import Footing
 from leasehold.cli.output import ProgressLine
-from leasehold.cli.submitting import Place, parsed, submit_run
-from leasehold.domain.lifecycle import EndKind, RunStatus
+from leasehold.cli.submitting import Place, parsed
+from leasehold.domain.lifecycle import RunStatus
 from leasehold.errors import BadInputError, ConflictError, NotFoundError
-from leasehold.orchestrator import ending
 from leasehold.store import artifacts, moves, views
 from leasehold.store.database import Row, Tx
 
@@ -37,7 +38,7 @@ class Done:
     lines: Sequence[Row]
 
 
-class _Follower(following.Follower):
+class _Follower(SqlFollower):
     """Follows a copy; one that is parked is over, since nobody would take it up again."""
 
     @property
@@ -75,15 +76,16 @@ def carry(door: Door, footing: Footing, lease: str, body: dict[str, Any]) -> Don
     # A person waits for it: it is not tried as often as work that can wait.
     spec = parsed({"commands": [{"argv": ["true"]}], "max_infra_attempts": _TRIES, **body})
     place = Place(env=None, provider=None, lease=lease, visit=True)
-    row = submit_run(door, place.request(door, spec, None))
+    port = SqlPort(door)
+    row = port.runs.submit(place.request(port, spec, None))
     progress = ProgressLine()
     follower = _Follower(door, row["id"], sink=None)
-    code = interrupting.follow(door, follower, "cancel", tick=footing.keep, progress=progress)
+    code = interrupting.follow(port, follower, "cancel", tick=footing.keep, progress=progress)
     if code is not None:
         return code
     if not follower.ended:
-        _give_up(door, row["id"])
-    following.say_debt(following.until_released(door, row["id"], tick=footing.keep))
+        _give_up(port, row["id"])
+    following.say_debt(following.until_released(port, row["id"], tick=footing.keep))
     done = door.read(lambda tx: _done(tx, row["id"]))
     kind = _ERRORS.get(done.run["code"] or "")
     if kind is not None:
@@ -91,15 +93,10 @@ def carry(door: Door, footing: Footing, lease: str, body: dict[str, Any]) -> Don
     return done
 
 
-def _give_up(door: Door, run_id: str) -> None:
+def _give_up(port: SqlPort, run_id: str) -> None:
     """End a run that is parked, and say what stood in its way."""
-    door.write(
-        "cancel",
-        lambda tx: ending.request_end(
-            tx, door.context, run_id, EndKind.CANCEL, actor="cli: parked"
-        ),
-    )
-    events = door.read(lambda tx: _done(tx, run_id)).events
+    port.runs.cancel(run_id, why="parked")
+    events = port.door.read(lambda tx: _done(tx, run_id)).events
     trouble = events.get("files.failed") or events.get("step.execute.failed") or {}
     say(f"cp: given up after {_TRIES} tries: {trouble.get('message', 'see runs show')}")
 

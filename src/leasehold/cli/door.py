@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 from leasehold import bootstrap, log
 from leasehold import settings as knobs
 from leasehold.bootstrap import App
-from leasehold.cli import heeding, tenancy
+from leasehold.cli import heeding, local_only, tenancy
 from leasehold.cli.codes import say
 from leasehold.cli.options import patience
 from leasehold.errors import NotFoundError, StoreUnavailableError
@@ -30,7 +30,18 @@ _PAUSE_MAX_S: Final = 5.0
 
 
 def settings() -> Settings:
-    """Read the settings of this process and set up its log."""
+    """
+    Read the settings of this process and set up its log.
+
+    Raises:
+        BadInputError: REST is the door of this process, and what is asked for needs SQL.
+    """
+    local_only.refuse("this command", "it works on the database itself")
+    return read_settings()
+
+
+def read_settings() -> Settings:
+    """Read the settings, whichever door is taken, and set up the log."""
     found = knobs.load()
     asked = "log_level" in found.model_fields_set
     # A person reads our words; the engine's own are for logs that were asked for.

@@ -42,12 +42,11 @@ def list_(
 ) -> None:
     """List environments."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import environments, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        rows = door.read(lambda tx: environments.page(tx, tenant_id=door.tenant))
-    shapes = [views.environment_view(r) for r in rows if archived or r["status"] == "active"]
+        found = door.environments.list()
+    shapes = [shape for shape in found if archived or shape["status"] == "active"]
     if as_json:
         output.emit(shapes)
         return
@@ -149,12 +148,10 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Save a new environment; its config is checked by schema, then by a worker's provider."""
-    from leasehold.cli import output, vetting
+    from leasehold.cli import output, probing, vetting
     from leasehold.cli.codes import say
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import EnvironmentSpec, parse
-    from leasehold.orchestrator import saving
-    from leasehold.store import views
 
     body = {
         "name": name,
@@ -172,42 +169,24 @@ def create(
         spec = parse(EnvironmentSpec, body)
     except BadInputError as error:
         raise as_option(error, FIELDS) from None
-    with enter() as door:
-        vetted = vetting.vet(
-            door,
-            spec,
-            wait=wait,
-            unchecked=unchecked,
-            first=lambda tx: saving.check_new(tx, name, tenant_id=door.tenant),
-        )
-        row = door.write(
-            "environment.create",
-            lambda tx: saving.create(
-                tx, spec, tenant_id=door.tenant, actor="cli", vetted=vetted.stored
-            ),
-            repeatable=False,
-        )
+    wait_s = probing.seconds(wait, option="--wait")
+    with enter() as door, vetting.advising():
+        shape = door.environments.create(spec, wait_s=wait_s, unchecked=unchecked)
     if as_json:
-        output.emit(views.environment_view(row) | vetted.answer())
+        output.emit(shape)
     else:
         say(f"environment {name} is there")
-    vetting.tell(vetted)
+    vetting.tell(shape)
 
 
 @group.command()
 def show(name: Environment, *, as_json: AsJson = False) -> None:
     """Show one environment and what is under way in it."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import environments, radius, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
-        counts = door.read(lambda tx: radius.blast_radius(tx, row["id"]))
-    shape = views.environment_view(row) | {
-        "unfinished_runs": counts["runs"],
-        "live_leases": counts["leases"],
-    }
+        shape = door.environments.show(name)
     if as_json:
         output.emit(shape)
     else:
@@ -224,20 +203,14 @@ def archive(
     """Take no new runs in an environment; what runs goes on, idle leases end."""
     from leasehold.cli import output
     from leasehold.cli.codes import say
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import archiving
-    from leasehold.store import views
+    from leasehold.cli.entering import enter
 
-    change = archiving.take_up if undo else archiving.archive
     with enter() as door:
-        row = door.write(
-            "environment.archive",
-            lambda tx: change(tx, name, tenant_id=door.tenant, actor="cli"),
-        )
+        shape = door.environments.archive(name, undo=undo)
     if as_json:
-        output.emit(views.environment_view(row))
+        output.emit(shape)
     else:
-        say(f"environment {row['name']} is {row['status']}")
+        say(f"environment {shape['name']} is {shape['status']}")
 
 
 @group.command()
@@ -255,31 +228,19 @@ def delete(
     """Delete an environment; runs and leases keep what they need of it."""
     from leasehold.cli import output
     from leasehold.cli.codes import say
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import archiving
-    from leasehold.store import environments, radius
+    from leasehold.cli.entering import enter
 
     if dry_run:
         with enter() as door:
-            row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
-            shape = door.read(lambda tx: radius.in_detail(tx, row["id"]))
-        shape = {"name": row["name"], "deleted": False, **shape}
+            shape = door.environments.radius(name)
         if as_json:
             output.emit(shape)
         else:
             output.facts(shape.items())
         return
-    consent = None if yes else "--yes"
     with enter() as door:
-        row = door.write(
-            "environment.delete",
-            lambda tx: archiving.delete(
-                tx, name, tenant_id=door.tenant, actor="cli", consent=consent
-            ),
-            repeatable=False,
-        )
+        shape = door.environments.delete(name, force=yes)
     if as_json:
-        counts = {"unfinished_runs": row["runs"], "live_leases": row["leases"]}
-        output.emit({"id": row["id"], "name": row["name"], "deleted": True, **counts})
+        output.emit(shape)
     else:
-        say(f"environment {row['name']} is deleted")
+        say(f"environment {shape['name']} is deleted")

@@ -1,6 +1,6 @@
 """``leasehold env default``: where runs go that name no environment."""
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -58,12 +58,10 @@ def delete(
 def list_(*, as_json: AsJson = False) -> None:
     """List defaults in the order in which they are asked; without one it is `local`."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import selections, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        rows = door.read(lambda tx: selections.page(tx, tenant_id=door.tenant))
-    shapes = [views.selection_view(row) for row in rows]
+        shapes = door.selections.list()
     if as_json:
         output.emit(shapes)
         return
@@ -89,26 +87,18 @@ def _spec(workspace: str | None, project: str | None, name: str | None) -> "Sele
     return parse(SelectionSpec, {**body, "environment": name})
 
 
-def _select(wanted: "SelectionSpec") -> dict[str, str | None]:
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import selecting
-    from leasehold.store import views
+def _select(wanted: "SelectionSpec") -> dict[str, Any]:
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.write(
-            "selection",
-            lambda tx: selecting.select(tx, wanted, tenant_id=door.tenant, actor="cli"),
-        )
-    if row is not None:
-        return views.selection_view(row)
-    return {"kind": wanted.kind.value, "name": wanted.name, "environment": None}
+        return door.selections.select(wanted)
 
 
-def _emit(shape: dict[str, str | None]) -> None:
+def _emit(shape: dict[str, Any]) -> None:
     from leasehold.cli import output
 
     output.emit(shape)
 
 
-def _words(shape: dict[str, str | None]) -> str:
+def _words(shape: dict[str, Any]) -> str:
     return f"{shape['kind']} {shape['name']}".strip()

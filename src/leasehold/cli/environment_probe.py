@@ -50,11 +50,7 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """Make one new sandbox, look into it and destroy it: does NAME, or a draft, work now?"""
-    from leasehold.cli import codes, footing, output, probing
-    from leasehold.cli.door import enter
-    from leasehold.domain.specs import EnvironmentSpec
-    from leasehold.store import environments
-    from leasehold.store.sql import load
+    from leasehold.cli import codes, entering, output, probing
 
     draft = {
         "provider": provider,
@@ -65,16 +61,13 @@ def probe(
     draft = {field: value for field, value in draft.items() if value}
     if (name is None) == (not draft):
         raise BadInputError("NAME or --provider: give one of them", field="--provider")
-    spec: EnvironmentSpec | None = None if name is not None else _draft(draft)
-    began, saved = time.monotonic(), None
-    with enter() as door:
-        if name is not None:
-            row = door.read(lambda tx: environments.get(tx, name, tenant_id=door.tenant))
-            saved, spec = row["id"], EnvironmentSpec.model_validate(load(row["spec"]))
-        footing.need_stack(door.settings, "a probe")
-        assert spec is not None
+    spec = None if name is not None else _draft(draft)
+    began, way = time.monotonic(), entering.way()
+    with way.open() as door:
+        saved = None if name is None else door.environments.show(name)
+        way.need_stack("a probe")
         wait_s = probing.seconds(wait, option="--wait")
-        found = probing.probe(door, spec, saved, wait_s=wait_s)
+        found = probing.probe(door, saved, spec, wait_s=wait_s)
     found["took_s"] = round(time.monotonic() - began, 3)
     if as_json:
         output.emit(found)

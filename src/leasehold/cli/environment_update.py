@@ -65,12 +65,11 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change an environment; what is not named stays, what runs goes on as it began."""
-    from leasehold.cli import output, vetting
+    from leasehold.cli import output, probing, vetting
     from leasehold.cli.codes import say
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.orchestrator import changing
-    from leasehold.store import views
 
     refs = environments.as_refs(set_secret)
     given: dict[str, Any] = {
@@ -89,33 +88,20 @@ def update(
         _unset(body, path)
     if not body:
         raise BadInputError("nothing is named that should be different", field="--set")
-    with enter() as door:
+    wait_s = probing.seconds(wait, option="--wait")
+    with enter() as door, vetting.advising():
         try:
             wanted = parse(changing.EnvironmentChange, body)
-            spec = door.read(
-                lambda tx: changing.to_vet(tx, name, wanted, tenant_id=door.tenant)
-            )
-            vetted = None
-            if spec is not None:
-                vetted = vetting.vet(door, spec, wait=wait, unchecked=unchecked)
-            row, changed = door.write(
-                "environment.change",
-                lambda tx: changing.change(
-                    tx, name, wanted, tenant_id=door.tenant, actor="cli", vetted=vetted
-                ),
-                repeatable=False,
-            )
+            shape = door.environments.change(name, wanted, wait_s=wait_s, unchecked=unchecked)
         except BadInputError as error:
             raise as_option(error, environments.FIELDS) from None
-    if vetted is not None:
-        vetting.tell(vetted)
+    vetting.tell(shape)
     if as_json:
-        more = vetted.answer() if vetted is not None else {}
-        output.emit(views.environment_view(row) | {"changed": changed} | more)
-    elif changed:
-        say(f"environment {row['name']}: changed {', '.join(changed)}")
+        output.emit(shape)
+    elif shape["changed"]:
+        say(f"environment {shape['name']}: changed {', '.join(shape['changed'])}")
     else:
-        say(f"environment {row['name']} is like that already")
+        say(f"environment {shape['name']} is like that already")
 
 
 def _unset(body: dict[str, Any], path: str) -> None:

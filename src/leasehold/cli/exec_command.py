@@ -48,15 +48,11 @@ def exec_(
         }
     )
 
-    from leasehold.cli import interrupting
-    from leasehold.cli.door import settings
-    from leasehold.cli.footing import Footing, need_stack
+    from leasehold.cli import entering, interrupting
 
-    found = settings()
-    need_stack(found, "exec")
+    way = entering.way()
+    way.need_stack("exec")
     place = Place(env=None, provider=None, lease=lease, visit=True)
-    with interrupting.terminable(), Footing(found) as footing:
-        code = follow(
-            found, footing, spec, place, None, on_interrupt, as_json=as_json, home=None
-        )
+    with interrupting.terminable(), way.footing() as footing:
+        code = follow(way, footing, spec, place, None, on_interrupt, as_json=as_json, home=None)
     raise typer.Exit(code)

@@ -3,18 +3,13 @@
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson
-from leasehold.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.store.database import Row, Tx
 
 providers_group = typer.Typer(no_args_is_help=True, help="What makes sandboxes, and where.")
 workers_group = typer.Typer(no_args_is_help=True, help="The worker processes.")
@@ -32,11 +27,10 @@ def add_to(app: typer.Typer) -> None:
 def list_providers(*, as_json: AsJson = False) -> None:
     """List the providers that workers have loaded."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import fleet
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shapes = door.read(fleet.providers)
+        shapes = door.fleet.providers()
     if as_json:
         output.emit(shapes)
         return
@@ -61,11 +55,10 @@ def list_providers(*, as_json: AsJson = False) -> None:
 def show_provider(key: Key, *, as_json: AsJson = False) -> None:
     """Show one provider: capabilities, config schema, where it is served."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import fleet
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shape = door.read(lambda tx: fleet.provider(tx, key))
+        shape = door.fleet.provider(key)
     if as_json:
         output.emit(shape)
         return
@@ -117,13 +110,12 @@ def list_workers(
 ) -> None:
     """List worker processes."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain import placement
-    from leasehold.store import fleet
 
     with enter() as door:
-        shapes = door.read(lambda tx: fleet.workers(tx, all_of_them=gone))
-        now_us = door.read(lambda tx: tx.now())
+        shapes = door.fleet.workers(gone=gone)
+        now_us = 0 if as_json else door.now_us()
     if as_json:
         output.emit(shapes)
         return
@@ -161,12 +153,11 @@ def drain(
     its agent is started anew. To stop the processes, end the agent: it drains by itself.
     """
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import forgetting
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        host_id = _host_of(door, worker)
-        shape = door.write("host.drain", lambda tx: forgetting.drain(tx, host_id, actor="cli"))
+        host_id = door.fleet.host_of(worker)
+        shape = door.fleet.drain(host_id)
     if as_json:
         output.emit(shape)
     else:
@@ -179,13 +170,12 @@ def drain(
 def list_hosts(*, as_json: AsJson = False) -> None:
     """List hosts, alive or not."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain import placement
-    from leasehold.store import fleet
 
     with enter() as door:
-        shapes = door.read(fleet.hosts)
-        now_us = door.read(lambda tx: tx.now())
+        shapes = door.fleet.hosts()
+        now_us = 0 if as_json else door.now_us()
     if as_json:
         output.emit(shapes)
         return
@@ -219,44 +209,13 @@ def forget(
 ) -> None:
     """Forget a host that will never come back; its leases end as failed."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import forgetting
+    from leasehold.cli.entering import enter
 
-    consent = None if yes else "--yes"
     with enter() as door:
-        host_id = _host_of(door, host)
-        shape, ended = door.write(
-            "host.forget",
-            lambda tx: forgetting.forget(
-                tx, door.context, host_id, actor="cli", consent=consent
-            ),
-            repeatable=False,
-        )
+        host_id = door.fleet.host_of(host)
+        shape = door.fleet.forget(host_id, force=yes)
     if as_json:
-        output.emit(shape | {"forgotten": True, "leases_ended": ended})
+        output.emit(shape)
     else:
+        ended = shape["leases_ended"]
         say(f"host {shape['name']} ({host_id}) is forgotten; {ended} leases ended")
-
-
-def _host_of(door: "Door", text: str) -> str:
-    """
-    Return the id of the host that `text` names: by its name, its id, or one of its workers.
-
-    Raises:
-        NotFoundError: There is none, or several.
-    """
-    from leasehold.store import hosts, views
-
-    def work(tx: "Tx") -> "list[str]":
-        rows: list[Row] = hosts.hosts(tx)
-        named = [row["id"] for row in rows if row["name"] == text]
-        workers = {row["id"]: row["host_id"] for row in hosts.workers(tx, all_of_them=True)}
-        by_worker = [workers[i] for i in views.ids_like(tx, "worker", text) if i in workers]
-        return sorted({*named, *views.ids_like(tx, "host", text), *by_worker})
-
-    found = door.read(work)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NotFoundError(f"{text}: several hosts are meant: {', '.join(found)}")
-    raise NotFoundError(f"there is no worker or host {text}")

@@ -1,18 +1,15 @@
 """``leasehold explain``, ``verify`` and ``doctor``: what goes on, and whether it is right."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leasehold.cli import codes
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson
-from leasehold.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.orchestrator.explaining import Explanation
     from leasehold.store.database import Tx
     from leasehold.store.history import Difference
     from leasehold.store.invariants import Violation
@@ -31,35 +28,16 @@ def explain(
 ) -> None:
     """Say why a run or a lease waits: one reason, what would change it, and when."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        found = _explained(door, row_id)
+        shape = door.explain(row_id)
     if as_json:
-        output.emit(asdict(found))
+        output.emit(shape)
         return
-    shape: dict[str, Any] = asdict(found)
     details = shape.pop("details")
     output.facts(shape.items())
     output.facts(details.items())
-
-
-def _explained(door: "Door", text: str) -> "Explanation":
-    from leasehold.orchestrator import explaining
-    from leasehold.store import views
-
-    runs = door.read(lambda tx: views.ids_like(tx, "run", text, tenant_id=door.tenant))
-    leases = door.read(lambda tx: views.ids_like(tx, "lease", text, tenant_id=door.tenant))
-    found = [*runs, *leases]
-    if not found:
-        raise NotFoundError(f"there is no run or lease {text}")
-    if len(found) > 1:
-        raise NotFoundError(f"{text}: several ids begin or end so: {', '.join(found[:3])}, …")
-    if runs:
-        explained = door.read(lambda tx: explaining.run(tx, door.context, runs[0]))
-    else:
-        explained = door.read(lambda tx: explaining.lease(tx, leases[0], tenant_id=door.tenant))
-    return door.read(lambda tx: explaining.under_alarm(tx, explained))
 
 
 def verify(*, as_json: AsJson = False) -> None:

@@ -14,11 +14,9 @@ from typing import Literal, TypeAlias
 
 from leasehold.cli import heeding
 from leasehold.cli.codes import BROKEN_PIPE, INTERRUPTED, say
-from leasehold.cli.door import Door
-from leasehold.cli.following import Follower, until_end
+from leasehold.cli.following import until_end
 from leasehold.cli.output import ProgressLine
-from leasehold.domain.lifecycle import EndKind
-from leasehold.orchestrator import ending
+from leasehold.cli.ports import Follower, Port
 
 OnInterrupt: TypeAlias = Literal["ask", "cancel", "detach"]
 
@@ -43,7 +41,7 @@ def terminable() -> Iterator[None]:
 
 
 def follow(
-    door: Door,
+    port: Port,
     follower: Follower,
     on_interrupt: OnInterrupt,
     *,
@@ -59,7 +57,7 @@ def follow(
             # Whoever read our output is gone; the command would have got SIGPIPE here.
             follower.stop_showing()
             broken = True
-            _cancel(door, follower.run_id, "its output's reader is gone")
+            port.runs.cancel(follower.run_id, why="its output's reader is gone")
         except KeyboardInterrupt as interrupt:
             progress.clear()
             told = isinstance(interrupt, _TermReceived)
@@ -70,7 +68,7 @@ def follow(
             if answer == "cancel":
                 asked = True
                 say("cancelling; once more to leave it")
-                _cancel(door, follower.run_id, "interrupted")
+                port.runs.cancel(follower.run_id, why="interrupted")
         else:
             return BROKEN_PIPE if broken else None
 
@@ -88,12 +86,3 @@ def _answer(on_interrupt: OnInterrupt, *, told: bool) -> str:
     except KeyboardInterrupt:
         return "cancel"
     return {"l": "detach", "o": "on"}.get(typed[:1], "cancel")
-
-
-def _cancel(door: Door, run_id: str, why: str) -> None:
-    door.write(
-        "cancel",
-        lambda tx: ending.request_end(
-            tx, door.context, run_id, EndKind.CANCEL, actor=f"cli: {why}"
-        ),
-    )

@@ -1,17 +1,12 @@
 """``leasehold keys``: who may use the API."""
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from leasehold.cli import tenancy
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
-from leasehold.ids import PLATFORM
-
-if TYPE_CHECKING:
-    from leasehold.cli.door import Door
 
 group = typer.Typer(no_args_is_help=True, help="Who may use the API.")
 _FIELDS: Final = {"name": "NAME", "role": "--role", "expires_s": "--expires"}
@@ -39,54 +34,31 @@ def create(
 ) -> None:
     """Make a key and write it to stdout: this once, it is stored nowhere."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.orchestrator import keys
-    from leasehold.store import views
 
     try:
         spec = parse(keys.KeySpec, {"name": name, "role": role, "expires_s": expires})
         with enter() as door:
-            owner = _owner(door, platform=role == "root")
-            row, key = door.write(
-                "keys.create",
-                lambda tx: keys.create(tx, spec, tenant_id=owner, actor="cli"),
-                repeatable=False,
-            )
+            shape = door.keys.create(spec, platform=role == "root")
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
     if as_json:
-        output.emit(views.key_view(row) | {"key": key})
+        output.emit(shape)
     else:
-        typer.echo(key)
-        say(f"key {name} is there ({row['role']}); it is not shown again")
-
-
-def _owner(door: "Door", *, platform: bool) -> str:
-    """
-    Return whose keys are meant.
-
-    Raises:
-        BadInputError: The platform's, and a tenant is named as well.
-    """
-    if not platform:
-        return door.tenant
-    if tenancy.typed() is not None:
-        raise BadInputError("--tenant: a root key is of the platform", field="--tenant")
-    return PLATFORM
+        typer.echo(shape["key"])
+        say(f"key {name} is there ({shape['role']}); it is not shown again")
 
 
 @group.command("list")
 def list_(*, root: Root = False, as_json: AsJson = False) -> None:
     """List keys, the newest first; no command shows a key itself."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import keys, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        owner = _owner(door, platform=root)
-        rows = door.read(lambda tx: keys.page(tx, tenant_id=owner))
-    shapes = [views.key_view(row) for row in rows]
+        shapes = door.keys.list(platform=root)
     if as_json:
         output.emit(shapes)
         return
@@ -116,18 +88,10 @@ def revoke(
 ) -> None:
     """Take a key's rights away, from its next request on."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import keys
-    from leasehold.store import views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        owner = _owner(door, platform=root)
-        row = door.write(
-            "keys.revoke",
-            lambda tx: keys.revoke(tx, name, tenant_id=owner, actor="cli"),
-            repeatable=False,
-        )
-    shape = views.key_view(row)
+        shape = door.keys.revoke(name, platform=root)
     if as_json:
         output.emit(shape)
     else:

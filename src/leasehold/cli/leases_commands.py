@@ -11,8 +11,7 @@ from leasehold.cli.options import AsJson, LeaseId, Limit
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.store.views import Shape
+    from leasehold.cli.ports import Port, Shape
 
 group = typer.Typer(no_args_is_help=True, help="The rights to use sandboxes.")
 
@@ -33,9 +32,8 @@ def list_(
 ) -> None:
     """List leases, the newest first."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.lifecycle import LeaseStatus
-    from leasehold.store import views
 
     known = [member.value for member in LeaseStatus]
     for name in status or ():
@@ -44,13 +42,8 @@ def list_(
                 f"--status: there is no {name!r}; there are: {', '.join(known)}"
             )
     with enter() as door:
-        rows = door.read(
-            lambda tx: views.lease_rows(
-                tx, tenant_id=door.tenant, statuses=status or (), live=live, limit=limit
-            )
-        )
-        now_us = door.read(lambda tx: tx.now())
-    shapes = [views.lease_view(row) for row in rows]
+        shapes = door.leases.list(statuses=status or (), live=live, limit=limit)
+        now_us = 0 if as_json else door.now_us()
     if as_json:
         output.emit(shapes)
         return
@@ -79,13 +72,6 @@ def _cleanup(shape: "Shape") -> str | None:
     return f"{status} ({shape['cleanup_attempts']})" if status == "failed" else status
 
 
-def shape_of(door: "Door", lease_id: str) -> "Shape":
-    """Return all that is shown of one lease."""
-    from leasehold.store import views
-
-    return door.read(lambda tx: views.whole_lease(tx, lease_id, tenant_id=door.tenant))
-
-
 @group.command()
 def create(
     *,
@@ -100,39 +86,27 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a sandbox of your own: `run --lease ID` uses it until its time ends."""
-    from leasehold.cli import footing, output, probing
-    from leasehold.cli.door import enter
+    from leasehold.cli import entering, output, probing
     from leasehold.domain.lifecycle import LeaseStatus
-    from leasehold.ids import new_id
-    from leasehold.orchestrator import holding
-    from leasehold.store import environments
 
     hold_for = timedelta(seconds=probing.seconds(ttl, option="--ttl"))
     wait_s = 0.0 if wait == "0" else probing.seconds(wait, option="--wait")
-    with enter() as door:
+    way = entering.way()
+    with way.open() as door:
         if key is None:
-            door.read(lambda tx: environments.get(tx, env, tenant_id=door.tenant))
-        footing.need_stack(door.settings, "a lease")
-        request = holding.Request(
-            environment=env,
-            hold_for=hold_for,
-            tenant_id=door.tenant,
-            # With a key of our own it may be asked again when an answer was lost.
-            key=key or f"cli-{new_id()}",
-            actor="cli",
-        )
-        lease, _ = door.write("lease.create", lambda tx: holding.ask(tx, door.context, request))
-        made = probing.until_made(door, lease["id"], wait_s=wait_s)
-        shape = shape_of(door, lease["id"])
+            door.environments.show(env)  # what is not there is said before what is missing
+        way.need_stack("a lease")
+        lease = door.leases.create(env, hold_for=hold_for, key=key)
+        shape = probing.until_made(door, lease["id"], wait_s=wait_s)
     if as_json:
         output.emit(shape)
     else:
-        typer.echo(lease["id"])
-    if made["status"] not in {LeaseStatus.IDLE, LeaseStatus.ACQUIRING}:
-        say(f"lease {lease['id']} is {made['status']}: {made['reason']}")
+        typer.echo(shape["id"])
+    if shape["status"] not in {LeaseStatus.IDLE, LeaseStatus.ACQUIRING}:
+        say(f"lease {shape['id']} is {shape['status']}: {shape['reason']}")
         raise typer.Exit(codes.WRONG)
-    if made["status"] == LeaseStatus.ACQUIRING and wait_s:
-        say(f"lease {lease['id']} has no sandbox yet, after {wait}; it is still tried")
+    if shape["status"] == LeaseStatus.ACQUIRING and wait_s:
+        say(f"lease {shape['id']} has no sandbox yet, after {wait}; it is still tried")
 
 
 @group.command()
@@ -141,10 +115,10 @@ def show(lease: LeaseId, *, as_json: AsJson = False) -> None:
     import sys
 
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shape = shape_of(door, door.resolve("lease", lease))
+        shape = door.leases.show(door.resolve("lease", lease))
     if as_json:
         output.emit(shape)
         return
@@ -168,64 +142,47 @@ def destroy(lease: LeaseId, *, as_json: AsJson = False) -> None:
 
 
 def _give_back(lease: str, *, as_json: bool) -> None:
-    from leasehold.cli import footing
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
-    from leasehold.orchestrator import holding
-    from leasehold.store import leases
 
     with enter() as door:
         lease_id = door.resolve("lease", lease)
-        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
-        row = door.write(
-            "lease.give_back",
-            lambda tx: holding.give_back(tx, door.context, lease_id, actor="cli"),
-        )
-        if footing.is_served(door.settings):
-            _await(door, lease_id)
-        shape = shape_of(door, lease_id)
-        owes = shape["status"] == LeaseStatus.RELEASING
-        if owes and not footing.is_served(door.settings):
+        row = shape = door.leases.give_back(lease_id)
+        served = door.is_served()
+        if served:
+            shape = _await(door, lease_id)
+        if shape["status"] == LeaseStatus.RELEASING and not served:
             say("its sandbox will be removed by the next `leasehold up` of this home")
         elif row["status"] in LEASE_ENDS:
             say(f"lease {lease_id} is over: {row['status']}")
     _tell(shape, as_json=as_json)
 
 
-def _await(door: "Door", lease_id: str) -> None:
+def _await(door: "Port", lease_id: str) -> "Shape":
     """Give the release a moment, so that what is shown is mostly the end."""
     import time
 
     from leasehold.cli.following import POLL_S, RELEASE_S
     from leasehold.domain.lifecycle import LeaseStatus
-    from leasehold.store import leases
 
     until = time.monotonic() + RELEASE_S
-    while time.monotonic() < until:
-        row = door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
-        if row["status"] != LeaseStatus.RELEASING:
-            return
+    while True:
+        shape = door.leases.show(lease_id)
+        if shape["status"] != LeaseStatus.RELEASING or time.monotonic() >= until:
+            return shape
         time.sleep(POLL_S)
 
 
 @group.command()
 def retain(lease: LeaseId, *, as_json: AsJson = False) -> None:
     """Keep a lease's sandbox: at once if it is idle, else when its run ends."""
-    from leasehold.cli import footing
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import holding
-    from leasehold.store import leases
+    from leasehold.cli.entering import enter
 
     with enter() as door:
         lease_id = door.resolve("lease", lease)
-        door.read(lambda tx: leases.get(tx, lease_id, tenant_id=door.tenant))
-        door.write(
-            "lease.retain",
-            lambda tx: holding.retain(tx, door.context, lease_id, actor="cli"),
-        )
-        if footing.is_served(door.settings):
-            _await(door, lease_id)
-        shape = shape_of(door, lease_id)
+        shape = door.leases.retain(lease_id)
+        if door.is_served():
+            shape = _await(door, lease_id)
     _tell(shape, as_json=as_json)
 
 

@@ -27,6 +27,7 @@ from leasehold.cli import (
     insight_commands,
     keys_commands,
     leases_commands,
+    local_only,
     options,
     reconcile_command,
     retention_commands,
@@ -50,6 +51,7 @@ class Doors(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         tenancy.extend(self)
+        local_only.extend(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:

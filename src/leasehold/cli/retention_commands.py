@@ -1,15 +1,12 @@
 """``leasehold retention`` and ``leasehold prune``: how long things are kept, and their end."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
-
-if TYPE_CHECKING:
-    from leasehold.store.database import Tx
 
 group = typer.Typer(no_args_is_help=True, help="How long what is over is kept.")
 _FIELDS: Final = {"runs_s": "--runs", "output_s": "--output", "retention": "retention set"}
@@ -24,13 +21,11 @@ def add_to(app: typer.Typer) -> None:
 @group.command()
 def show(*, as_json: AsJson = False) -> None:
     """Show how long ended runs, and their output and artifacts, are kept."""
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import retaining
-    from leasehold.store import retention
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        kept = door.read(lambda tx: retention.of(tx, door.tenant))
-    _tell(retaining.view(kept), as_json=as_json)
+        shape = door.retention.show()
+    _tell(shape, as_json=as_json)
 
 
 @group.command("set")
@@ -47,18 +42,14 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Say how long ended runs are kept (`never`: deleted never); what is not named stays."""
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import retaining
+    from leasehold.cli.entering import enter
 
     asked = {"runs_s": runs, "output_s": output}
     changes = {name: value for name, value in asked.items() if value is not None}
 
-    def work(tx: "Tx") -> dict[str, Any]:
-        return retaining.view(retaining.change(tx, changes, tenant_id=door.tenant, actor="cli"))
-
     try:
         with enter() as door:
-            shape = door.write("retention.set", work)
+            shape = door.retention.set(changes)
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
     _tell(shape, as_json=as_json)

@@ -6,7 +6,7 @@ stdout and stderr come through as bytes while it runs, and its exit code is ours
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from leasehold.cli.codes import EPILOG
 from leasehold.cli.options import AsJson, pairs, with_secrets
 from leasehold.cli.submitting import OnInterrupt, Place, detached, follow, parsed, read_stdin
 from leasehold.errors import BadInputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_to(app: typer.Typer) -> None:
@@ -185,9 +182,7 @@ def run(
         )
         if value is not None
     }
-    from leasehold.cli import carrying, interrupting
-    from leasehold.cli.door import settings
-    from leasehold.cli.footing import Footing, need_stack
+    from leasehold.cli import carrying, entering, interrupting
 
     home = _home_of(workspace, sync_back=sync_back, detach=detach)
     if workspace is None and (workspace_secret or workspace_known_hosts):
@@ -195,12 +190,16 @@ def run(
         raise BadInputError(text, field="--workspace")
     if workspace is None:
         parsed(body)  # before anything is looked for: what was typed wrong is said at once
-    found = settings()
+    way = entering.way()
+    carrying.check_way(way, workspace)
     with ExitStack() as stack:
         carried = None
         if workspace is not None:
             packed = carrying.packed(
-                found, workspace, secret=workspace_secret, known_hosts=workspace_known_hosts
+                way.settings,
+                workspace,
+                secret=workspace_secret,
+                known_hosts=workspace_known_hosts,
             )
             carried = stack.enter_context(packed)
             body["tree"] = carried.tree
@@ -210,12 +209,12 @@ def run(
             env=env, provider=provider, lease=lease, carried=carried, after=after or ()
         )
         if detach:
-            need_stack(found, "--detach")
-            detached(found, spec, place, key, as_json=as_json)
+            way.need_stack("--detach")
+            detached(way, spec, place, key, as_json=as_json)
             return
-        with interrupting.terminable(), Footing(found) as footing:
+        with interrupting.terminable(), way.footing() as footing:
             code = follow(
-                found, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
+                way, footing, spec, place, key, on_interrupt, as_json=as_json, home=home
             )
     raise typer.Exit(code)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,8 @@ from leasehold.cli.options import AsJson, Limit, RunId, pairs
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.cli.following import Follower
     from leasehold.cli.output import ProgressLine
-    from leasehold.store.database import Row, Tx
-    from leasehold.store.views import Shape
+    from leasehold.cli.ports import Follower, Port, Shape
 
 group = typer.Typer(no_args_is_help=True, help="What was run, and what runs.")
 
@@ -39,9 +37,8 @@ def list_(
 ) -> None:
     """List runs, the newest first."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.lifecycle import RunStatus
-    from leasehold.store import finding, views
 
     known = [member.value for member in RunStatus]
     for name in status or ():
@@ -51,21 +48,13 @@ def list_(
             )
     labels = pairs(label, option="--label")
     with enter() as door:
-        rows = door.read(
-            lambda tx: finding.run_rows(
-                tx,
-                tenant_id=door.tenant,
-                statuses=status or (),
-                environment=env,
-                labels=labels,
-                limit=limit,
-            )
+        shapes = door.runs.list(
+            statuses=status or (), environment=env, labels=labels, limit=limit
         )
-    shapes = [views.run_line(row) for row in rows]
+        now_us = door.now_us() if shapes and not as_json else 0
     if as_json:
         output.emit(shapes)
         return
-    now_us = rows[0]["now_us"] if rows else 0
     output.table(
         ("ID", "STATUS", "STEP", "EXIT", "CODE", "ENV", "AGE", "COMMAND"),
         [
@@ -85,21 +74,14 @@ def list_(
     )
 
 
-def shape_of(door: "Door", run_id: str) -> "Shape":
-    """Return all that is shown of one run."""
-    from leasehold.store import views
-
-    return door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=door.tenant))
-
-
 @group.command()
 def show(run: RunId, *, as_json: AsJson = False) -> None:
     """Show one run with its executions and its history."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shape = shape_of(door, door.resolve("run", run))
+        shape = door.runs.show(door.resolve("run", run))
     if as_json:
         output.emit(shape)
         return
@@ -166,7 +148,7 @@ def logs(
 ) -> None:
     """Write a run's stored output: its stdout to stdout, its stderr to stderr."""
     from leasehold.cli import following, output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
 
     with enter() as door:
         run_id = door.resolve("run", run)
@@ -178,8 +160,9 @@ def logs(
         sys.stdout.flush()
         progress = output.ProgressLine()
         sink = following.to_streams(sys.stdout.buffer, sys.stderr.buffer, progress=progress)
-        follower = following.Follower(door, run_id, sink=sink, live=follow, command=command)
-        _copy(follower, progress, follow=follow)
+        follower = door.runs.follower(run_id, sink=sink, live=follow, command=command)
+        with closing(follower):
+            _copy(follower, progress, follow=follow)
         following.say_pruned(follower.row)
 
 
@@ -193,12 +176,8 @@ def _copy(follower: "Follower", progress: "ProgressLine", *, follow: bool) -> No
         continue
 
 
-def _check_command(door: "Door", run_id: str, command: int) -> None:
-    from leasehold.store import views
-
-    row = door.read(lambda tx: views.run_row(tx, run_id))
-    assert row is not None
-    count = len(row["spec"]["commands"])
+def _check_command(door: "Port", run_id: str, command: int) -> None:
+    count = len(door.runs.show(run_id)["commands"])
     if command >= count:
         raise BadInputError(
             f"--command: run {run_id} has {count}, numbered from 0; got {command}",
@@ -206,13 +185,13 @@ def _check_command(door: "Door", run_id: str, command: int) -> None:
         )
 
 
-def _pieces(door: "Door", run_id: str, *, follow: bool, command: int | None) -> None:
+def _pieces(door: "Port", run_id: str, *, follow: bool, command: int | None) -> None:
     """Write output as one JSON array while it comes: text, or base64 if it is not UTF-8."""
     import base64
     import json
 
-    from leasehold.cli.following import Follower, Piece
     from leasehold.cli.output import ProgressLine
+    from leasehold.cli.ports import Piece
 
     between = "["
 
@@ -232,8 +211,9 @@ def _pieces(door: "Door", run_id: str, *, follow: bool, command: int | None) -> 
         sys.stdout.flush()
         between = ",\n"
 
-    follower = Follower(door, run_id, sink=item, live=follow, command=command)
-    _copy(follower, ProgressLine(), follow=follow)
+    follower = door.runs.follower(run_id, sink=item, live=follow, command=command)
+    with closing(follower):
+        _copy(follower, ProgressLine(), follow=follow)
     sys.stdout.write("[]\n" if between == "[" else "]\n")
 
 
@@ -242,26 +222,20 @@ def cancel(
     runs: Annotated[list[str], typer.Argument(metavar="ID...")], *, as_json: AsJson = False
 ) -> None:
     """Ask runs to end; each is cancelled once nothing of it runs any more."""
-    from leasehold.cli import footing, output
-    from leasehold.cli.door import enter
-    from leasehold.domain.lifecycle import RUN_ENDS, EndKind
-    from leasehold.orchestrator import ending
+    from leasehold.cli import output
+    from leasehold.cli.entering import enter
+    from leasehold.domain.lifecycle import RUN_ENDS
 
     shapes = []
     with enter() as door:
         for run_id in [door.resolve("run", run) for run in runs]:
-            row = door.write(
-                "cancel",
-                lambda tx, run_id=run_id: ending.request_end(  # type: ignore[misc]  # bound now
-                    tx, door.context, run_id, EndKind.CANCEL, actor="cli"
-                ),
-            )
-            shapes.append(shape_of(door, run_id))
+            row = door.runs.cancel(run_id)
+            shapes.append(row)
             if as_json:
                 continue
             if row["status"] in RUN_ENDS:
                 say(f"run {run_id} is {row['status']}")
-            elif footing.is_served(door.settings):
+            elif door.is_served():
                 say(f"run {run_id} is to end ({row['end_requested']})")
             else:
                 say(f"run {run_id} will be ended by the next `leasehold up` of this home")
@@ -279,44 +253,29 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Submit an ended run anew, as a new run that names the old one."""
-    from leasehold.cli import footing, output
-    from leasehold.cli.door import enter
+    from leasehold.cli import entering, output
     from leasehold.ids import new_id
-    from leasehold.orchestrator import submit
-    from leasehold.store import runs as rows
 
-    with enter() as door:
+    way = entering.way()
+    with way.open() as door:
         run_id = door.resolve("run", run)
-        footing.need_stack(door.settings, "a retry")
-        new_key = key or f"cli-{new_id()}"
-
-        def work(tx: "Tx") -> "Row":
-            old = rows.get(tx, run_id, tenant_id=door.tenant)
-            return submit.retry(tx, door.context, old, key=new_key, actor="cli")[0]
-
-        new = door.write("retry", work)
-        shape = shape_of(door, new["id"])
+        way.need_stack("a retry")
+        shape = door.runs.retry(run_id, key=key or f"cli-{new_id()}")
     if as_json:
         output.emit(shape)
     else:
-        typer.echo(new["id"])
+        typer.echo(shape["id"])
 
 
 @group.command()
 def resume(run: RunId, *, as_json: AsJson = False) -> None:
     """Send a parked run back to the queue, its infrastructure failures forgiven."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import submit
+    from leasehold.cli.entering import enter
 
     with enter() as door:
         run_id = door.resolve("run", run)
-        door.write(
-            "resume",
-            lambda tx: submit.resume(tx, door.context, run_id, actor="cli"),
-            repeatable=False,
-        )
-        shape = shape_of(door, run_id)
+        shape = door.runs.resume(run_id)
     if as_json:
         output.emit(shape)
     else:
@@ -337,7 +296,7 @@ def extend(
 ) -> None:
     """Give a live run more time; a command that runs keeps the timeout that it has."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.orchestrator import extending
 
@@ -346,8 +305,7 @@ def extend(
     more = parse(extending.ExtendSpec, given)
     with enter() as door:
         run_id = door.resolve("run", run)
-        door.write("extend", lambda tx: extending.extend(tx, run_id, more, actor="cli"))
-        shape = shape_of(door, run_id)
+        shape = door.runs.extend(run_id, more)
     if as_json:
         output.emit(shape)
     else:
@@ -365,12 +323,12 @@ def wait(
     import time
 
     from leasehold.cli import following, output, probing
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
 
     with enter() as door:
         run_id = door.resolve("run", run)
         limit = probing.seconds(timeout, option="--timeout") if timeout else None
-        follower = following.Follower(door, run_id, sink=None)
+        follower = door.runs.follower(run_id, sink=None)
         began = time.monotonic()
 
         def tick() -> None:
@@ -384,7 +342,7 @@ def wait(
             raise typer.Exit(codes.GAVE_UP) from None
         following.say_debt(following.until_released(door, run_id, tick=lambda: None))
         if as_json:
-            output.emit(shape_of(door, run_id))
+            output.emit(door.runs.show(run_id))
         else:
             following.say_end(follower.row)
-    raise typer.Exit(follower.exit_code())
+    raise typer.Exit(following.exit_code_of(follower))

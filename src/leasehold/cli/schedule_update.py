@@ -55,11 +55,9 @@ def update(
 ) -> None:
     """Change a schedule; what is not named stays, and so do the runs that it has made."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.schedules import ScheduleChange
     from leasehold.domain.specs import parse
-    from leasehold.orchestrator import rescheduling
-    from leasehold.store import schedule_views
 
     if cwd is not None and not command:
         raise BadInputError("--cwd: goes with a command after `--`", field="--cwd")
@@ -87,23 +85,16 @@ def update(
     try:
         wanted = parse(ScheduleChange, body)
         with enter() as door:
-            row, changed = door.write(
-                "schedules.update",
-                lambda tx: rescheduling.change(
-                    tx, name, wanted, tenant_id=door.tenant, actor="cli"
-                ),
-                repeatable=False,
-            )
+            shape = door.schedules.change(name, wanted)
     except BadInputError as error:
         raise as_option(error, schedules.FIELDS) from None
-    shape = schedule_views.schedule_view(row)
     if as_json:
-        output.emit(shape | {"changed": changed})
-    elif changed:
-        when = f"its next run is made at {shape['next_at']}" if row["next_at"] else "it waits"
-        say(f"schedule {row['name']}: changed {', '.join(changed)}; {when}")
+        output.emit(shape)
+    elif shape["changed"]:
+        when = f"its next run is made at {shape['next_at']}" if shape["next_at"] else "it waits"
+        say(f"schedule {shape['name']}: changed {', '.join(shape['changed'])}; {when}")
     else:
-        say(f"schedule {row['name']} is like that already")
+        say(f"schedule {shape['name']} is like that already")
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """``leasehold schedules``: runs that a clock submits."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -9,9 +9,7 @@ from leasehold.cli.options import AsJson, as_option, pairs, with_secrets
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from leasehold.store.database import Row, Tx
+    from leasehold.cli.ports import Shape
 
 group = typer.Typer(no_args_is_help=True, help="Runs that are made at their times.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name or id.")]
@@ -88,10 +86,9 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a run of CMD each time that the cron line, or once when the moment, is due."""
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.schedules import ScheduleSpec
     from leasehold.domain.specs import parse
-    from leasehold.orchestrator import scheduling
 
     body = {
         "name": name,
@@ -114,26 +111,20 @@ def create(
     try:
         spec = parse(ScheduleSpec, body)
         with enter() as door:
-            row = door.write(
-                "schedules.create",
-                lambda tx: scheduling.create(tx, spec, tenant_id=door.tenant, actor="cli"),
-                repeatable=False,
-            )
+            shape = door.schedules.create(spec)
     except BadInputError as error:
         raise as_option(error, FIELDS) from None
-    _tell(row, as_json=as_json, words="is there; its first run is made at")
+    _tell(shape, as_json=as_json, words="is there; its first run is made at")
 
 
 @group.command("list")
 def list_(*, as_json: AsJson = False) -> None:
     """List schedules by name."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import schedule_views, schedules
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        rows = door.read(lambda tx: schedules.page(tx, tenant_id=door.tenant))
-    shapes = [schedule_views.schedule_view(row) for row in rows]
+        shapes = door.schedules.list()
     if as_json:
         output.emit(shapes)
         return
@@ -154,12 +145,10 @@ def show(
 ) -> None:
     """Show one schedule, and its next times."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import schedule_views, schedules
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.read(lambda tx: schedules.get(tx, name, tenant_id=door.tenant))
-    shape = schedule_views.schedule_view(row, times=count)
+        shape = door.schedules.show(name, times=count)
     if as_json:
         output.emit(shape)
         return
@@ -173,44 +162,36 @@ def show(
 @group.command()
 def pause(name: Name, *, as_json: AsJson = False) -> None:
     """Make no runs until it is resumed."""
-    from leasehold.orchestrator import scheduling
+    from leasehold.cli.entering import enter
 
-    _changed(scheduling.pause, name, as_json=as_json, words="is paused")
+    with enter() as door:
+        shape = door.schedules.pause(name)
+    _tell(shape, as_json=as_json, words="is paused")
 
 
 @group.command()
 def resume(name: Name, *, as_json: AsJson = False) -> None:
     """Make runs again; what was due meanwhile is not made up for."""
-    from leasehold.orchestrator import scheduling
+    from leasehold.cli.entering import enter
 
-    words = "goes on; its next run is made at"
-    _changed(scheduling.resume, name, as_json=as_json, words=words)
+    with enter() as door:
+        shape = door.schedules.resume(name)
+    _tell(shape, as_json=as_json, words="goes on; its next run is made at")
 
 
 @group.command()
 def delete(name: Name, *, as_json: AsJson = False) -> None:
     """Delete it; the runs that it has made go on."""
-    from leasehold.orchestrator import scheduling
-
-    _changed(scheduling.delete, name, as_json=as_json, words="is deleted")
-
-
-def _changed(change: "Callable[..., Row]", name: str, *, as_json: bool, words: str) -> None:
-    from leasehold.cli.door import enter
-
-    def work(tx: "Tx") -> "Row":
-        return change(tx, name, tenant_id=door.tenant, actor="cli")
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.write(f"schedules.{change.__name__}", work, repeatable=False)
-    _tell(row, as_json=as_json, words=words)
+        shape = door.schedules.delete(name)
+    _tell(shape, as_json=as_json, words="is deleted")
 
 
-def _tell(row: "Row", *, as_json: bool, words: str) -> None:
+def _tell(shape: "Shape", *, as_json: bool, words: str) -> None:
     from leasehold.cli import output
-    from leasehold.store import schedule_views
 
-    shape: dict[str, Any] = schedule_views.schedule_view(row)
     if as_json:
         output.emit(shape)
     else:

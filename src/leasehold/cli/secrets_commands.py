@@ -1,17 +1,13 @@
 """``leasehold secrets``: values that only workers see, and only when they are used."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
-
-if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.vault.keys import Keys
 
 group = typer.Typer(
     no_args_is_help=True, help="Values that only workers see, and only when they are used."
@@ -24,33 +20,11 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="secrets")
 
 
-def keys_of(door: "Door", *, make: bool) -> "Keys":
-    """
-    Return the keys of this deployment.
-
-    Raises:
-        BadInputError: There are none; says how to make them.
-    """
-    from leasehold.vault import keys
-
-    embedded = door.settings.database_url is None
-    path = door.settings.secret_keys_path
-    if make and embedded and keys.make_file(path):
-        say(f"made {path}: whoever has it and the database can read the secrets")
-    if not path.exists():
-        raise BadInputError(
-            f"{keys.SETTING}: there is no {path}; make it once with `(umask 077; leasehold"
-            " secrets new-key > FILE)`, and give the same file to every worker host",
-            field=keys.SETTING,
-        )
-    return keys.Keys.load(path)
-
-
 @group.command("set")
 def set_(name: Name, *, as_json: AsJson = False) -> None:
     """Store the value that comes on stdin (one newline at its end is left out)."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.redaction import SHORTEST
     from leasehold.domain.secrets import MAX_BYTES
     from leasehold.vault import keeping
@@ -70,31 +44,23 @@ def set_(name: Name, *, as_json: AsJson = False) -> None:
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
     with enter() as door:
-        keys = keys_of(door, make=True)
-        version = door.write(
-            "secrets.set",
-            lambda tx: keeping.put(
-                tx, keys, tenant_id=door.tenant, name=name, value=value, actor="cli"
-            ),
-            repeatable=False,
-        )
+        shape = door.secrets.set(name, value)
     if len(value) < SHORTEST:
         say(f"secret {name} has fewer than {SHORTEST} characters: output will not hide it")
     if as_json:
-        output.emit({"name": name, "version": version})
+        output.emit(shape)
     else:
-        say(f"secret {name} is there, version {version}")
+        say(f"secret {name} is there, version {shape['version']}")
 
 
 @group.command("list")
 def list_(*, as_json: AsJson = False) -> None:
     """List names and versions; no command shows a value."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import secret_views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shapes = door.read(lambda tx: secret_views.listed(tx, tenant_id=door.tenant))
+        shapes = door.secrets.list()
     if as_json:
         output.emit(shapes)
         return
@@ -109,17 +75,12 @@ def list_(*, as_json: AsJson = False) -> None:
 def delete(name: Name, *, as_json: AsJson = False) -> None:
     """Take a name away; live leases keep what they name of it until they are over."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.vault import keeping
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shape = door.write(
-            "secrets.delete",
-            lambda tx: keeping.delete(tx, tenant_id=door.tenant, name=name, actor="cli"),
-            repeatable=False,
-        )
+        shape = door.secrets.delete(name)
     if as_json:
-        output.emit(shape | {"deleted": True})
+        output.emit(shape)
         return
     say(f"secret {name} is deleted")
     if shape["environments"]:
@@ -132,16 +93,17 @@ def delete(name: Name, *, as_json: AsJson = False) -> None:
 def rotate(*, as_json: AsJson = False) -> None:
     """Encrypt all values anew with the first key of the file."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.vault import keeping
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        keys = keys_of(door, make=False)
-        count = keeping.rotate(door.app.database, keys, actor="cli")
+        shape = door.secrets.rotate()
     if as_json:
-        output.emit({"key": keys.first, "encrypted_anew": count})
+        output.emit(shape)
     else:
-        say(f"{count} values encrypted anew; all are under key {keys.first} now")
+        say(
+            f"{shape['encrypted_anew']} values encrypted anew; all are under key"
+            f" {shape['key']} now"
+        )
 
 
 @group.command("new-key")

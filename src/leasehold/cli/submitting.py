@@ -11,18 +11,21 @@ import typer
 
 from leasehold.cli.codes import say
 from leasehold.cli.options import as_option
-from leasehold.errors import BadInputError, ConflictError, StoreUnavailableError
+from leasehold.errors import (
+    ApiUnavailableError,
+    BadInputError,
+    ConflictError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leasehold.cli.carrying import Carried
-    from leasehold.cli.door import Door
-    from leasehold.cli.footing import Footing
+    from leasehold.cli.ports import Footing, Port, Shape, Way
     from leasehold.domain.after import After
     from leasehold.domain.specs import RunSpec
     from leasehold.orchestrator.submit import Request
-    from leasehold.store.database import Row
 
 OnInterrupt = Literal["ask", "cancel", "detach"]
 _FIELDS: Final = {
@@ -99,7 +102,7 @@ class Place:
         self.env, self.provider, self.lease, self.visit = env, provider, lease, visit
         self.carried, self.after = carried, after
 
-    def request(self, door: "Door", spec: "RunSpec", key: str | None) -> "Request":
+    def request(self, door: "Port", spec: "RunSpec", key: str | None) -> "Request":
         """
         Return the request; its environment is made if it may be, its workspace carried.
 
@@ -114,7 +117,7 @@ class Place:
         if self.provider is not None:
             environment = self._made(door, self.provider)
         if self.carried is not None:
-            self.carried.put(door)
+            door.carry(self.carried)
         return Request(
             spec=spec,
             environment=environment,
@@ -127,7 +130,7 @@ class Place:
             actor="cli",
         )
 
-    def _after(self, door: "Door") -> "tuple[After, ...]":
+    def _after(self, door: "Port") -> "tuple[After, ...]":
         from leasehold.domain.after import parse_after
 
         typed = [one.partition(":") for one in self.after]
@@ -138,18 +141,15 @@ class Place:
         except BadInputError as error:
             raise as_option(error, _FIELDS) from None
 
-    def _made(self, door: "Door", name: str) -> str:
+    def _made(self, door: "Port", name: str) -> str:
         from leasehold.domain.specs import EnvironmentSpec, parse
-        from leasehold.orchestrator import submit
 
         body = {"name": name, "provider": name}
         try:
             spec = parse(EnvironmentSpec, body)
         except BadInputError as error:
             raise as_option(error, _FIELDS) from None
-        row = door.write(
-            "environment", lambda tx: submit.ensure_environment(tx, spec, tenant_id=door.tenant)
-        )
+        row = door.environments.ensure(spec)
         if row["provider"] != name:
             raise ConflictError(
                 f"environment {name} belongs to provider {row['provider']}; name it with --env"
@@ -157,32 +157,21 @@ class Place:
         return name
 
 
-def submit_run(door: "Door", request: "Request") -> "Row":
-    from leasehold.orchestrator import submit
-
-    row, _ = door.write("submit", lambda tx: submit.submit(tx, door.context, request))
-    return row
-
-
 def detached(
-    found: Any, spec: "RunSpec", place: Place, key: str | None, *, as_json: bool
+    way: "Way", spec: "RunSpec", place: Place, key: str | None, *, as_json: bool
 ) -> None:
     from leasehold.cli import output
-    from leasehold.cli.door import Door
-    from leasehold.store import views
 
-    with Door(found) as door:
-        row = submit_run(door, place.request(door, spec, key))
-        shown = door.read(lambda tx: views.run_row(tx, row["id"]))
-    assert shown is not None
+    with way.open() as door:
+        shape = door.runs.submit(place.request(door, spec, key))
     if as_json:
-        output.emit(views.run_line(shown))
+        output.emit(shape)
     else:
-        typer.echo(row["id"])
+        typer.echo(shape["id"])
 
 
 def follow(
-    found: Any,
+    way: "Way",
     footing: "Footing",
     spec: "RunSpec",
     place: Place,
@@ -194,52 +183,48 @@ def follow(
 ) -> int:
     """Submit a run and follow it to its end; return our exit code."""
     from leasehold.cli import following, interrupting
-    from leasehold.cli.door import Door
     from leasehold.cli.output import ProgressLine
 
-    with Door(found) as door:
-        row = submit_run(door, place.request(door, spec, key))
+    with way.open() as door:
+        row = door.runs.submit(place.request(door, spec, key))
         collected = _Collected() if as_json else None
         out = collected.stdout if collected else _stream(sys.stdout)
         err = collected.stderr if collected else _stream(sys.stderr)
         progress = ProgressLine()
         sink = following.to_streams(out, err, progress=progress)
-        follower = following.Follower(door, row["id"], sink=sink)
+        follower = door.runs.follower(row["id"], sink=sink)
         try:
             code = interrupting.follow(
                 door, follower, on_interrupt, tick=footing.keep, progress=progress
             )
-        except StoreUnavailableError:
+        except (StoreUnavailableError, ApiUnavailableError):
             progress.end()
             say(f"run {row['id']} is out of sight; it goes on, and its end is kept in SQL")
             raise
+        finally:
+            follower.close()
         if code is not None:
             if not follower.over and footing.is_own:
                 say("its command goes on by itself; `leasehold up` here takes it up again")
             return code
         last = following.until_released(door, row["id"], tick=footing.keep)
         following.say_debt(last)
-        _bring_home(door, row["id"], home)
+        run = door.runs.show(row["id"])
+        _bring_home(door, run, home)
         if collected:
-            _emit(door, row["id"], collected)
+            _emit(run, collected)
         else:
             following.say_dropped(follower.last)
             following.say_end(follower.row)
-        return follower.exit_code()
+        return following.exit_code_of(follower)
 
 
-def _bring_home(door: "Door", run_id: str, home: Path | None) -> None:
+def _bring_home(door: "Port", run: "Shape", home: Path | None) -> None:
     """Bring home what the run changed, and say what it left that is not in the store."""
-    from leasehold.cli import carrying
-    from leasehold.store import artifacts, views
-
-    row = door.read(lambda tx: views.run_row(tx, run_id))
-    if row is not None and row["artifacts_error"]:
-        say(f"not all that it left was kept: {row['artifacts_error']}")
-    if home is None or row is None or row["artifacts_error"] == "not collected":
-        return
-    lines = door.read(lambda tx: artifacts.of_run(tx, run_id, kinds=("changed", "deleted")))
-    carrying.bring_home(door.settings, home, lines)
+    if run["artifacts_error"]:
+        say(f"not all that it left was kept: {run['artifacts_error']}")
+    if home is not None and run["artifacts_error"] != "not collected":
+        door.bring_home(run["id"], home)
 
 
 class _Collected:
@@ -251,14 +236,12 @@ class _Collected:
         self.stdout, self.stderr = io.BytesIO(), io.BytesIO()
 
 
-def _emit(door: "Door", run_id: str, collected: _Collected) -> None:
+def _emit(run: "Shape", collected: _Collected) -> None:
     from leasehold.cli import output
-    from leasehold.store import views
 
-    shape = door.read(lambda tx: views.whole_run(tx, run_id, tenant_id=door.tenant))
-    shape["stdout"] = collected.stdout.getvalue().decode(errors="replace")
-    shape["stderr"] = collected.stderr.getvalue().decode(errors="replace")
-    output.emit(shape)
+    run["stdout"] = collected.stdout.getvalue().decode(errors="replace")
+    run["stderr"] = collected.stderr.getvalue().decode(errors="replace")
+    output.emit(run)
 
 
 def _stream(text: TextIO) -> BinaryIO:

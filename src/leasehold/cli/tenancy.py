@@ -5,19 +5,22 @@ The option is added here to every command that touches rows of a tenant, so that
 can forget it; `cli.door` looks whether there is such a tenant.
 """
 
+import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from leasehold.errors import BadInputError
 from leasehold.ids import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from leasehold.settings import Settings
 
 OF_TENANTS: Final = frozenset(
-    {"cp", "env", "exec", "explain", "keys", "leases", "retention", "run", "runs", "secrets"}
+    {"cp", "env", "exec", "explain", "keys", "leases", "retention", "run", "runs"}
+    | {"schedules", "secrets"}
 )
 """Commands and groups of commands that touch rows of a tenant; the others are everybody's."""
 
@@ -36,6 +39,27 @@ def begin() -> None:
 def typed() -> str | None:
     """Return the tenant that was typed, if one was."""
     return _typed.get() or None
+
+
+def is_tenants() -> bool:
+    """Return whether the command touches rows of a tenant."""
+    return _typed.get() is not None
+
+
+def named() -> str | None:
+    """Return the tenant that was named, by the option or in the environment."""
+    return typed() or os.environ.get("LEASEHOLD_TENANT") or None
+
+
+def refuse_typed(why: str) -> None:
+    """
+    Refuse a tenant that was typed where none has a meaning.
+
+    Raises:
+        BadInputError: One was; says why.
+    """
+    if typed() is not None:
+        raise BadInputError(f"--tenant: {why}", field="--tenant")
 
 
 def tenant_of(settings: "Settings") -> str:

@@ -1,6 +1,5 @@
 """``leasehold tenants``: who owns environments, secrets, runs and keys."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -10,8 +9,7 @@ from leasehold.cli.options import AsJson, as_option
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from leasehold.store.database import Row, Tx
-    from leasehold.store.views import Shape
+    from leasehold.cli.ports import Shape
 
 group = typer.Typer(no_args_is_help=True, help="Who owns environments, secrets, runs and keys.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.")]
@@ -44,12 +42,14 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant; then `leasehold keys create NAME --tenant TENANT --role admin`."""
+    from leasehold.cli.entering import enter
     from leasehold.orchestrator import tenants
 
     limits = {"max_concurrent": max_concurrent, "max_queued": max_queued}
     body = {"name": name, "description": description, "limits": limits}
     spec = _parsed(tenants.TenantSpec, body)
-    shape = _write("create", lambda tx: tenants.create(tx, spec, actor="cli"))
+    with enter() as door:
+        shape = door.tenants.create(spec)
     _tell(shape, f"tenant {name} is there; it has no keys yet", as_json=as_json)
 
 
@@ -57,11 +57,10 @@ def create(
 def list_(*, as_json: AsJson = False) -> None:
     """List tenants and how much each has under way."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import tenants, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        shapes = [views.tenant_view(row) for row in door.read(tenants.page)]
+        shapes = door.tenants.list()
     if as_json:
         output.emit(shapes)
         return
@@ -87,12 +86,10 @@ def list_(*, as_json: AsJson = False) -> None:
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show a tenant and how much it has under way."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import tenants, views
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.read(lambda tx: tenants.used(tx, tenants.get(tx, name)["id"]))
-    shape = views.tenant_view(row)
+        shape = door.tenants.show(name)
     if as_json:
         output.emit(shape)
     else:
@@ -114,6 +111,7 @@ def limits(
     as_json: AsJson = False,
 ) -> None:
     """Change a tenant's limits; what is admitted already stays."""
+    from leasehold.cli.entering import enter
     from leasehold.orchestrator import tenants
 
     typed = {"max_concurrent": max_concurrent, "max_queued": max_queued}
@@ -121,7 +119,8 @@ def limits(
     if not given:
         raise BadInputError("give --max-concurrent or --max-queued", field="--max-concurrent")
     wanted = _parsed(tenants.TenantChange, {"limits": given})
-    shape = _write("limits", lambda tx: tenants.change(tx, name, wanted, actor="cli"))
+    with enter() as door:
+        shape = door.tenants.change(name, wanted)
     now = {field: shape["limits"][field] or "as the settings say" for field in given}
     words = ", ".join(f"{field}: {value}" for field, value in now.items())
     _tell(shape, f"tenant {name} has {words}", as_json=as_json)
@@ -139,10 +138,10 @@ def archive(
     as_json: AsJson = False,
 ) -> None:
     """Take no new runs and leases of a tenant; what lives goes on, its keys stay valid."""
-    from leasehold.orchestrator import tenants
+    from leasehold.cli.entering import enter
 
-    change = tenants.take_up if undo else tenants.archive
-    shape = _write("archive", lambda tx: change(tx, name, actor="cli"))
+    with enter() as door:
+        shape = door.tenants.archive(name, undo=undo)
     _tell(shape, f"tenant {name} is {shape['status']}", as_json=as_json)
 
 
@@ -153,18 +152,6 @@ def _parsed(kind: Any, body: dict[str, Any]) -> Any:
         return parse(kind, body)
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
-
-
-def _write(name: str, work: "Callable[[Tx], Row]") -> "Shape":
-    from leasehold.cli.door import enter
-    from leasehold.store import tenants, views
-
-    with enter() as door:
-        return door.write(
-            f"tenants.{name}",
-            lambda tx: views.tenant_view(tenants.used(tx, work(tx)["id"])),
-            repeatable=False,
-        )
 
 
 def _tell(shape: "Shape", words: str, *, as_json: bool) -> None:

@@ -1,52 +1,27 @@
-"""Have a config checked by a worker, and say what came of it, for `env create` and `update`."""
+"""What `env create` and `env update` say of the check of a config by a worker."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from leasehold.cli import probing
 from leasehold.cli.codes import say
-from leasehold.cli.door import Door
-from leasehold.domain.specs import EnvironmentSpec
+from leasehold.cli.ports import Shape
 from leasehold.errors import CheckTimeoutError, NoWorkerError, ProviderNotReadyError
-from leasehold.orchestrator import vetting
-from leasehold.orchestrator.vetting import Vetted
-from leasehold.store.database import Tx
 
 
-def vet(
-    door: Door,
-    spec: EnvironmentSpec,
-    *,
-    wait: str,
-    unchecked: bool = False,
-    first: Callable[[Tx], object] = lambda _tx: None,
-) -> Vetted:
-    """
-    Have a config checked; where nobody can answer now, say how to save it unchecked.
-
-    Raises:
-        BadInputError: It is refused, by its schema or by the provider; names the fields.
-        ProviderNotReadyError: The provider is not well where it is served.
-        NoWorkerError: Nobody serves it now.
-        CheckTimeoutError: There was no answer in time.
-    """
-    seconds = probing.seconds(wait, option="--wait")
+@contextmanager
+def advising() -> Iterator[None]:
+    """Where nobody can answer now, say how to save the config unchecked."""
     try:
-        return vetting.vet(
-            door.context,
-            spec,
-            tenant_id=door.tenant,
-            wait=timedelta(seconds=seconds),
-            unchecked=unchecked,
-            first=first,
-        )
+        yield
     except (ProviderNotReadyError, NoWorkerError, CheckTimeoutError) as error:
         raise type(error)(f"{error} (--unchecked saves it without being asked)") from None
 
 
-def tell(vetted: Vetted) -> None:
+def tell(shape: Shape) -> None:
     """Say warnings, and that nobody was asked."""
-    for warning in vetted.warnings:
+    if "warnings" not in shape:  # nothing of it had to be checked
+        return
+    for warning in shape["warnings"]:
         say(f"warning: {warning}")
-    if vetted.stored["by"] is None:
+    if shape["checked"]["by"] is None:
         say("UNCHECKED: no worker was asked whether its provider takes this config")

@@ -1,15 +1,13 @@
 """``leasehold webhooks``: who is told when runs end."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, Limit, as_option, pairs
+from leasehold.cli.ports import Shape
 from leasehold.errors import BadInputError
-
-if TYPE_CHECKING:
-    from leasehold.store.database import Row
 
 group = typer.Typer(no_args_is_help=True, help="Who is told when runs end.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name or id.")]
@@ -48,11 +46,9 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Tell URL of each run that ends; prints the secret that signs, this once."""
-    from leasehold.cli.door import enter
-    from leasehold.cli.secrets_commands import keys_of
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.domain.webhooks import WebhookSpec
-    from leasehold.orchestrator import hooking
 
     body = {
         "name": name,
@@ -66,32 +62,18 @@ def create(
     except BadInputError as error:
         raise as_option(error, _FIELDS) from None
     with enter() as door:
-        keys = keys_of(door, make=True)
-        row, secret = door.write(
-            "webhooks.create",
-            lambda tx: hooking.create(tx, keys, spec, tenant_id=door.tenant, actor="cli"),
-            repeatable=False,
-        )
-    _tell_secret(row, secret, as_json=as_json, words="is there")
+        shape = door.webhooks.create(spec)
+    _tell_secret(shape, as_json=as_json, words="is there")
 
 
 @group.command("list")
 def list_(*, as_json: AsJson = False) -> None:
     """List webhooks by name, with how they do."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import webhook_views, webhooks
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        rows, waiting = door.read(
-            lambda tx: (
-                webhooks.page(tx, tenant_id=door.tenant),
-                webhooks.waiting(tx, tenant_id=door.tenant),
-            )
-        )
-    shapes = [
-        webhook_views.webhook_view(row, waiting=waiting.get(row["id"], 0)) for row in rows
-    ]
+        shapes = door.webhooks.list()
     if as_json:
         output.emit(shapes)
         return
@@ -107,17 +89,10 @@ def list_(*, as_json: AsJson = False) -> None:
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show one webhook; never its secret."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.store import webhook_views, webhooks
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row, waiting = door.read(
-            lambda tx: (
-                webhooks.get(tx, name, tenant_id=door.tenant),
-                webhooks.waiting(tx, tenant_id=door.tenant),
-            )
-        )
-    shape = webhook_views.webhook_view(row, waiting=waiting.get(row["id"], 0))
+        shape = door.webhooks.show(name)
     if as_json:
         output.emit(shape)
     else:
@@ -141,10 +116,9 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change what is given; a disabled webhook is owed nothing, what waits is given up."""
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.specs import parse
     from leasehold.domain.webhooks import WebhookChange
-    from leasehold.orchestrator import hooking
 
     body: dict[str, Any] = {}
     if every:
@@ -162,45 +136,29 @@ def update(
     except BadInputError as error:
         raise as_option(error, _FIELDS | {"url": "--url"}) from None
     with enter() as door:
-        row = door.write(
-            "webhooks.update",
-            lambda tx: hooking.change(tx, name, wanted, tenant_id=door.tenant, actor="cli"),
-            repeatable=False,
-        )
-    words = "is told of ends" if row["enabled"] else "is disabled"
-    _tell(row, as_json=as_json, words=words)
+        shape = door.webhooks.change(name, wanted)
+    words = "is told of ends" if shape["enabled"] else "is disabled"
+    _tell(shape, as_json=as_json, words=words)
 
 
 @group.command("new-secret")
 def new_secret(name: Name, *, as_json: AsJson = False) -> None:
     """Make another secret and print it, this once; the old one signs as well for a day."""
-    from leasehold.cli.door import enter
-    from leasehold.cli.secrets_commands import keys_of
-    from leasehold.orchestrator import hooking
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        keys = keys_of(door, make=False)
-        row, secret = door.write(
-            "webhooks.secret",
-            lambda tx: hooking.new_secret(tx, keys, name, tenant_id=door.tenant, actor="cli"),
-            repeatable=False,
-        )
-    _tell_secret(row, secret, as_json=as_json, words="has a new secret")
+        shape = door.webhooks.new_secret(name)
+    _tell_secret(shape, as_json=as_json, words="has a new secret")
 
 
 @group.command()
 def delete(name: Name, *, as_json: AsJson = False) -> None:
     """Delete it and what it is owed."""
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import hooking
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        row = door.write(
-            "webhooks.delete",
-            lambda tx: hooking.delete(tx, name, tenant_id=door.tenant, actor="cli"),
-            repeatable=False,
-        )
-    _tell(row, as_json=as_json, words="is deleted")
+        shape = door.webhooks.delete(name)
+    _tell(shape, as_json=as_json, words="is deleted")
 
 
 @group.command()
@@ -215,9 +173,8 @@ def deliveries(
 ) -> None:
     """List what it is owed and was sent, the newest first."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
+    from leasehold.cli.entering import enter
     from leasehold.domain.lifecycle import DeliveryStatus
-    from leasehold.store import webhook_views, webhooks
 
     known = [one.value for one in DeliveryStatus]
     if wrong := sorted(set(status or ()) - set(known)):
@@ -225,15 +182,7 @@ def deliveries(
             f"--status: must be one of {', '.join(known)}, got {wrong[0]!r}", field="--status"
         )
     with enter() as door:
-        rows = door.read(
-            lambda tx: webhooks.deliveries(
-                tx,
-                webhooks.get(tx, name, tenant_id=door.tenant)["id"],
-                statuses=status or (),
-                limit=limit,
-            )
-        )
-    shapes = [webhook_views.delivery_view(row) for row in rows]
+        shapes = door.webhooks.deliveries(name, statuses=status or (), limit=limit)
     if as_json:
         output.emit(shapes)
         return
@@ -256,42 +205,32 @@ def redeliver(
 ) -> None:
     """Send once more, under the same id, what was delivered or given up."""
     from leasehold.cli import output
-    from leasehold.cli.door import enter
-    from leasehold.orchestrator import hooking
-    from leasehold.store import webhook_views, webhooks
+    from leasehold.cli.entering import enter
 
     with enter() as door:
-        hook = door.read(lambda tx: webhooks.get(tx, name, tenant_id=door.tenant))
+        hook = door.webhooks.show(name)
         whole = delivery if "." in delivery else f"{hook['id']}.{delivery}"
-        row = door.write(
-            "webhooks.redeliver",
-            lambda tx: hooking.redeliver(
-                tx, hook["id"], whole, tenant_id=door.tenant, actor="cli"
-            ),
-            repeatable=False,
-        )
+        shape = door.webhooks.redeliver(hook["id"], whole)
     if as_json:
-        output.emit(webhook_views.delivery_view(row))
+        output.emit(shape)
     else:
-        say(f"run {row['run_id']} is told to {hook['name']} once more")
+        say(f"run {shape['run_id']} is told to {hook['name']} once more")
 
 
-def _tell_secret(row: "Row", secret: str, *, as_json: bool, words: str) -> None:
+def _tell_secret(shape: Shape, *, as_json: bool, words: str) -> None:
     from leasehold.cli import output
-    from leasehold.store import webhook_views
 
     if as_json:
-        output.emit(webhook_views.webhook_view(row) | {"secret": secret})
+        output.emit(shape)
         return
-    typer.echo(secret)
-    say(f"webhook {row['name']} {words}; its secret is shown this once")
+    typer.echo(shape["secret"])
+    say(f"webhook {shape['name']} {words}; its secret is shown this once")
 
 
-def _tell(row: "Row", *, as_json: bool, words: str) -> None:
+def _tell(shape: Shape, *, as_json: bool, words: str) -> None:
     from leasehold.cli import output
-    from leasehold.store import webhook_views
 
     if as_json:
-        output.emit(webhook_views.webhook_view(row))
+        output.emit(shape)
     else:
-        say(f"webhook {row['name']} {words}")
+        say(f"webhook {shape['name']} {words}")

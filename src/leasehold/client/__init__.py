@@ -3,6 +3,60 @@
 from leasehold.client.client import Client
 from leasehold.client.following import Chunk
 from leasehold.client.handles import Lease, Run
-from leasehold.client.shapes import Environment, Event, Execution
+from leasehold.client.runs import Acted, Made, Preview
+from leasehold.client.shapes import (
+    Artifact,
+    Deed,
+    Delivery,
+    Environment,
+    Event,
+    Execution,
+    Explanation,
+    Host,
+    Key,
+    NewKey,
+    NewWebhook,
+    Probe,
+    Provider,
+    Radius,
+    Retention,
+    Schedule,
+    Secret,
+    Selection,
+    Tenant,
+    Webhook,
+    Who,
+    Worker,
+)
 
-__all__ = ["Chunk", "Client", "Environment", "Event", "Execution", "Lease", "Run"]
+__all__ = [
+    "Acted",
+    "Artifact",
+    "Chunk",
+    "Client",
+    "Deed",
+    "Delivery",
+    "Environment",
+    "Event",
+    "Execution",
+    "Explanation",
+    "Host",
+    "Key",
+    "Lease",
+    "Made",
+    "NewKey",
+    "NewWebhook",
+    "Preview",
+    "Probe",
+    "Provider",
+    "Radius",
+    "Retention",
+    "Run",
+    "Schedule",
+    "Secret",
+    "Selection",
+    "Tenant",
+    "Webhook",
+    "Who",
+    "Worker",
+]

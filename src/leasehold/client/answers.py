@@ -40,6 +40,12 @@ def error_of(response: httpx.Response) -> LeaseholdError:
     return error
 
 
+def error_in(problem: dict[str, Any]) -> LeaseholdError:
+    """Return the exception for one item of an answer, among others that went well."""
+    kind = _by_code().get(problem["code"], LeaseholdError)
+    return _make(kind, problem["message"], problem, wait_s=1.0)
+
+
 def retry_after_s(response: httpx.Response) -> float | None:
     """Return how long the answer says to wait, in seconds."""
     try:

@@ -1,20 +1,28 @@
 """`Client`: the nouns of the API and their verbs."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Final, Self, Unpack
 
-from leasehold.client.handles import Lease, Run, submit
-from leasehold.client.shapes import Environment, Shape
-from leasehold.client.wire import Wire
-from leasehold.domain.fields import Duration, RunFields, Variables, as_json
-from leasehold.ids import new_id
+from leasehold.client.environments import Environments
+from leasehold.client.fleet import Hosts, Providers, Workers
+from leasehold.client.handles import Run, submit
+from leasehold.client.leases import Leases
+from leasehold.client.paging import items, part
+from leasehold.client.rights import Keys, Retentions, Tenants
+from leasehold.client.runs import Runs
+from leasehold.client.schedules import Schedules
+from leasehold.client.secrets import Secrets
+from leasehold.client.selections import Selections
+from leasehold.client.shapes import Deed, Explanation, Who
+from leasehold.client.webhooks import Webhooks
+from leasehold.client.wire import Patience, Wire
+from leasehold.domain.fields import RunFields
 
 URL: Final = "http://127.0.0.1:8321"
 """Where `leasehold up` serves the API."""
-
-_PAGE: Final = 200
 
 
 class Client:
@@ -27,6 +35,7 @@ class Client:
         timeout_s: How long one request may take, in seconds.
         tries: How often a request is sent that may be repeated (see `wire`).
         allow_plain_http: Send the token in clear text to another machine.
+        patience: Instead of `tries`: for how long a person waits.
 
     Raises:
         BadInputError: The address or the token is none, or the token would be readable.
@@ -40,6 +49,7 @@ class Client:
         timeout_s: float = 30.0,
         tries: int = 6,
         allow_plain_http: bool = False,
+        patience: Patience | None = None,
     ) -> None:
         self._wire = Wire(
             url or os.environ.get("LEASEHOLD_API_URL") or URL,
@@ -47,10 +57,21 @@ class Client:
             timeout_s=timeout_s,
             tries=max(1, tries),
             allow_plain_http=allow_plain_http,
+            patience=patience,
         )
         self.runs = Runs(self._wire)
         self.environments = Environments(self._wire)
         self.leases = Leases(self._wire)
+        self.schedules = Schedules(self._wire)
+        self.selections = Selections(self._wire)
+        self.webhooks = Webhooks(self._wire)
+        self.secrets = Secrets(self._wire)
+        self.providers = Providers(self._wire)
+        self.workers = Workers(self._wire)
+        self.hosts = Hosts(self._wire)
+        self.keys = Keys(self._wire)
+        self.tenants = Tenants(self._wire)
+        self.retention = Retentions(self._wire)
 
     def __repr__(self) -> str:
         return f"Client({self._wire.url!r})"
@@ -95,142 +116,46 @@ class Client:
         where = {"environment": environment}
         return submit(self._wire, command, fields, where=where, key=key)
 
+    def who(self) -> Who:
+        """Return whom the token speaks for."""
+        return Who.read(self._wire.get("me"))
 
-class Runs:
-    """`client.runs`."""
+    def explain(self, row_id: str) -> Explanation:
+        """Say why a run or a lease waits: one reason, what would change it, and when."""
+        return Explanation.read(self._wire.get(f"explain/{part(row_id)}"))
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def get(self, run_id: str) -> Run:
-        """Return a run with its executions."""
-        return Run.of(self._wire, self._wire.get(f"runs/{run_id}"))
-
-    def list(
+    def activity(
         self,
         *,
-        status: Sequence[str] = (),
-        environment: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Iterator[Run]:
-        """Yield runs, the newest first; pages are fetched as they are needed."""
-        query = {
-            "status": list(status),
-            "environment": environment,
-            "label": [f"{name}={value}" for name, value in (labels or {}).items()],
-        }
-        return (Run.of(self._wire, shape) for shape in _items(self._wire, "runs", query))
-
-
-class Environments:
-    """`client.environments`."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def create(
-        self,
-        name: str,
-        *,
-        provider: str,
-        config: Mapping[str, Any] | None = None,
-        env: Variables | None = None,
-        policy: str | None = None,
-        description: str | None = None,
-        max_concurrent: int | None = None,
-        requires: Mapping[str, str] | None = None,
-        idle_ttl: Duration | None = None,
-        retained_ttl: Duration | None = None,
-    ) -> Environment:
-        """Save a new environment; its config is checked against the provider's schema."""
-        limits = None if max_concurrent is None else {"max_concurrent": max_concurrent}
-        given = {
-            "name": name,
-            "provider": provider,
-            "config": config,
-            "env": env,
-            "policy": policy,
-            "description": description,
-            "limits": limits,
-            "requires": requires,
-            "idle_ttl_s": idle_ttl,
-            "retained_ttl_s": retained_ttl,
-        }
-        asked = {key: as_json(value) for key, value in given.items() if value is not None}
-        return Environment.read(self._wire.post("environments", asked))
-
-    def get(self, name: str) -> Environment:
-        """Return an environment and how much is under way in it."""
-        return Environment.read(self._wire.get(f"environments/{name}"))
-
-    def list(
-        self, *, status: str | None = None, provider: str | None = None
-    ) -> Iterator[Environment]:
-        """Yield environments, by name."""
-        query = {"status": status, "provider": provider}
-        return map(Environment.read, _items(self._wire, "environments", query, pages=False))
-
-    def archive(self, name: str) -> Environment:
-        """Take no new runs in it; what runs goes on, idle leases end."""
-        return Environment.read(self._wire.post(f"environments/{name}/archive"))
-
-    def unarchive(self, name: str) -> Environment:
-        """Take runs in it again."""
-        return Environment.read(self._wire.post(f"environments/{name}/unarchive"))
-
-    def delete(self, name: str, *, force: bool = False) -> None:
+        actor: str | None = None,
+        noun: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Deed]:
         """
-        Delete it.
-
-        Raises:
-            ConflictError: Runs or leases are in it, and `force` is not given; says how many.
-        """
-        self._wire.send("DELETE", f"environments/{name}", query={"force": force or None})
-
-
-class Leases:
-    """`client.leases`."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def create(
-        self, environment: str, *, ttl: Duration | None = None, key: str | None = None
-    ) -> Lease:
-        """
-        Make a sandbox of one's own; runs may name it at once, and wait until it is there.
+        Yield who has changed what, the newest first.
 
         Args:
-            environment: Its name.
-            ttl: How long it is held.
-            key: An idempotency key; by default one that is made here, for our own repeats.
-
-        Raises:
-            NotFoundError: There is no such environment.
-            ConflictError: It is archived, or no host can take it now; the key was used with
-                another body.
+            actor: Only theirs: `key:ID`, `cli`, `schedule:NAME`.
+            noun: Only of `environment`, `key`, `lease`, `secret`, ….
+            since: From then on, with its time zone.
+            until: Before then.
+            limit: At most so many.
         """
-        asked = {"environment": environment} | ({} if ttl is None else {"ttl_s": as_json(ttl)})
-        return Lease.of(self._wire, self._wire.post("leases", asked, key=key or new_id()))
+        query = {
+            "actor": actor,
+            "noun": noun,
+            "since": None if since is None else since.isoformat(),
+            "until": None if until is None else until.isoformat(),
+        }
+        return map(Deed.read, items(self._wire, "activity", query, limit=limit))
 
-    def get(self, lease_id: str) -> Lease:
-        """Return a lease."""
-        return Lease.of(self._wire, self._wire.get(f"leases/{lease_id}"))
+    def ids(self, noun: str, text: str) -> Sequence[str]:
+        """Return a few ids of runs (`run`) or leases (`lease`) that begin or end so."""
+        return tuple(self._wire.get("ids", noun=noun, like=text)["items"])
 
-    def list(self, *, status: Sequence[str] = (), live: bool = False) -> Iterator[Lease]:
-        """Yield leases, the newest first."""
-        query = {"status": list(status), "live": live or None}
-        return (Lease.of(self._wire, shape) for shape in _items(self._wire, "leases", query))
-
-
-def _items(
-    wire: Wire, path: str, query: Mapping[str, Any], *, pages: bool = True
-) -> Iterator[Shape]:
-    """Yield the items of a list, page after page."""
-    more: dict[str, Any] = {"limit": _PAGE} if pages else {}
-    while True:
-        page = wire.get(path, **query, **more)
-        yield from page["items"]
-        if page["next"] is None:
-            return
-        more["cursor"] = page["next"]
+    @property
+    def date(self) -> str | None:
+        """The server's clock in its last answer, as HTTP writes it."""
+        return self._wire.date

@@ -12,9 +12,10 @@ from typing import Any, Final, Self, Unpack
 from leasehold import seams
 from leasehold.client import following
 from leasehold.client.following import Chunk
+from leasehold.client.paging import given
 from leasehold.client.shapes import Event, Execution, Shape, Shown
 from leasehold.client.wire import Wire
-from leasehold.domain.fields import RunFields, body
+from leasehold.domain.fields import Duration, RunFields, as_json, body
 from leasehold.ids import new_id
 
 _BOTH: Final = ("stdout", "stderr")
@@ -137,6 +138,25 @@ class Run(Shown):
             parts.append(data)
         return b"".join(parts)
 
+    def pages(
+        self, stream: str, start: Execution, *, limit: int | None = None
+    ) -> Iterator[Chunk]:
+        """Yield what is stored now of one stream of one of its executions, page by page."""
+        offset, ended = 0, False
+        while not ended:
+            data, ended = following.page(
+                self._wire,
+                self.id,
+                stream=stream,
+                start=start.number,
+                offset=offset,
+                limit=limit,
+            )
+            if not data:
+                return
+            yield Chunk(data, stream, start.number, start.command, offset)
+            offset += len(data)
+
     def _last_start(self) -> int | None:
         """Return the last execution's number; chosen once, since the pages are of one."""
         return max((item.number for item in self.refresh().executions), default=None)
@@ -159,6 +179,17 @@ class Run(Shown):
         return self.of(
             self._wire, self._wire.post(f"runs/{self.id}/retry", key=key or new_id())
         )
+
+    def extend(
+        self, *, deadline: Duration | None = None, timeout: Duration | None = None
+    ) -> Self:
+        """
+        Give it more time: a later deadline, or a longer timeout of what is not started yet.
+
+        Sent once: counted from now, it would be more the second time.
+        """
+        asked = given(deadline_s=deadline, timeout_s=timeout)
+        return self.of(self._wire, self._wire.post(f"runs/{self.id}/extend", as_json(asked)))
 
     def resume(self) -> Self:
         """Send it back to the queue if it is parked."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from leasehold.domain.lifecycle import LEASE_ENDS, RUN_ENDS, LeaseStatus, RunStatus
-from leasehold.errors import RUN_CODES
+from leasehold.errors import RUN_CODES, NotFoundError
 from leasehold.orchestrator import admission, placing
 from leasehold.orchestrator.jobs import Context
 from leasehold.store import hosts, leases, moves, predecessors, restored, slots, views
@@ -261,3 +261,21 @@ def _releasing(tx: Tx, row: Row) -> tuple[str, str, int | None]:
             row["due_at"],
         )
     return owed, "a worker claims it", row["due_at"]
+
+
+def anything(tx: Tx, context: Context, text: str, *, tenant_id: str) -> Explanation:
+    """
+    Explain the tenant's run or lease whose id begins or ends so.
+
+    Raises:
+        NotFoundError: There is none, or there are several; says so.
+    """
+    runs = views.ids_like(tx, "run", text, tenant_id=tenant_id)
+    found = [*runs, *views.ids_like(tx, "lease", text, tenant_id=tenant_id)]
+    if not found:
+        raise NotFoundError(f"there is no run or lease {text}")
+    if len(found) > 1:
+        raise NotFoundError(f"{text}: several ids begin or end so: {', '.join(found[:3])}, …")
+    if runs:
+        return under_alarm(tx, run(tx, context, runs[0]))
+    return under_alarm(tx, lease(tx, found[0], tenant_id=tenant_id))

@@ -1,0 +1,1 @@
+"""The command line's door into the REST API, by `leasehold.client`."""

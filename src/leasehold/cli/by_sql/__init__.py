@@ -1,0 +1,1 @@
+"""The command line's door into SQL: the engine's own functions, in transactions."""
