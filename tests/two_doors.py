@@ -15,7 +15,7 @@ from command_line import Live, Said, call
 
 ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
-TOKEN: Final = re.compile(r"lh_[0-9a-f]{16}(_[A-Za-z0-9_-]{43})?")
+TOKEN: Final = re.compile(r"lh_[0-9a-f]{16}(_[A-Za-z0-9_-]{43})?|whsec_[A-Za-z0-9+/]{43}=")
 AGE: Final = re.compile(r"\b\d+[smhd]\b|\bnow\b")
 ACTOR: Final = re.compile(r'"(by|actor)": "(cli[^"]*|key:[^"]*|probe)"|actor=\S+|by=\S+')
 NOISE: Final = re.compile(r'"(took_s|number|prefix|fired)": ("[^"]*"|[0-9.]+)|took_s +[0-9.]+')
@@ -145,6 +145,22 @@ READS: Final = [
     ("schedules", "show", "yearly", "--next", "3"),
     ("schedules", "show", "nothing"),
     ("schedules", "resume", "yearly"),
+    ("schedules", "update", "nothing", "--paused"),
+    ("schedules", "update", "yearly", "--cron", "nonsense"),
+    ("env", "default", "list"),
+    ("env", "default", "set", "nowhere"),
+    ("env", "probe", "nowhere"),
+    ("webhooks", "list"),
+    ("webhooks", "show", "nothing"),
+    ("webhooks", "deliveries", "nothing"),
+    ("webhooks", "deliveries", "nothing", "--status", "nonsense"),
+    ("webhooks", "redeliver", "nothing", "RUN"),
+    ("webhooks", "create", "bad", "ftp://example.test"),
+    ("activity",),
+    ("activity", "--noun", "secret", "--since", "1h", "-n", "3"),
+    ("activity", "--since", "soon"),
+    ("run", "--after", "nothing", "--", "true"),
+    ("run", "--after", "RUN:nonsense", "--", "true"),
     ("keys", "revoke", "nothing"),
     ("retention", "show"),
     ("retention", "set", "--runs", "1m"),
@@ -192,6 +208,9 @@ STORIES: Final[dict[str, list[tuple[str, ...]]]] = {
         ("env", "update", "DOOR", "--description", "another", "--unset", "env.A"),
         ("env", "update", "DOOR", "--description", "another"),
         ("env", "probe", "DOOR"),
+        ("env", "default", "set", "DOOR", "--project", "DOOR"),
+        ("run", "--label", "project=DOOR", "--json", "--", "echo", "chosen"),
+        ("env", "default", "delete", "--project", "DOOR"),
         ("env", "archive", "DOOR"),
         ("run", "--env", "DOOR", "--", "true"),
         ("env", "archive", "DOOR", "--undo"),
@@ -216,12 +235,33 @@ STORIES: Final[dict[str, list[tuple[str, ...]]]] = {
         ),
         ("schedules", "pause", "DOOR"),
         ("schedules", "resume", "DOOR"),
+        ("schedules", "update", "DOOR", "--cron", "0 0 2 1 *", "--json", "--", "echo", "y"),
+        ("schedules", "update", "DOOR", "--cron", "0 0 2 1 *"),
         ("schedules", "delete", "DOOR"),
         (
             *("schedules", "create", "DOOR", "--at", "2099-12-24T18:00", "--timezone"),
             *("Europe/Berlin", "--environment", "local", "--", "echo", "x"),
         ),
         ("schedules", "delete", "DOOR"),
+    ],
+    "webhooks": [
+        ("webhooks", "create", "DOOR", "https://example.test/DOOR", "--label", "no=run"),
+        ("webhooks", "update", "DOOR", "--disable", "--json"),
+        ("webhooks", "new-secret", "DOOR", "--json"),
+        ("webhooks", "list"),
+        ("webhooks", "deliveries", "DOOR"),
+        ("webhooks", "delete", "DOOR"),
+    ],
+    "a run after another": [
+        ("run", "--detach", "--", "true"),
+        ("run", "--after", "LAST:any", "--json", "--", "echo", "second"),
+    ],
+    "a draft": [
+        ("env", "probe", "--provider", "local", "-e", "A=b"),
+        ("env", "probe", "--provider", "local", "--set", "nonsense=1"),
+        ("leases", "create", "--env", "held", "--ttl", "10m", "--key", "DOOR-lease"),
+        ("leases", "create", "--env", "held", "--ttl", "20m", "--key", "DOOR-lease"),
+        ("leases", "destroy", "LEASE2"),
     ],
     "keys": [
         ("keys", "create", "DOOR", "--role", "operator", "--expires", "1d"),

@@ -132,6 +132,36 @@ def test_leases_are_made_used_retained_and_released(api: Client, database: Datab
     assert api.leases.get(kept).status == "releasing"
 
 
+def test_defaults_of_places_are_set_listed_and_taken_away(api: Client) -> None:
+    assert api.selections.set("place").kind == "tenant"
+    assert api.selections.set("place", project="web").name == "web"
+    assert api.selections.set("place", workspace="shop").kind == "workspace"
+    assert api.run(["true"], labels={"project": "web"}).environment == "place"
+    assert [one.kind for one in api.selections.list()] == ["workspace", "project", "tenant"]
+    assert api.selections.set(None, workspace="shop").environment is None
+    assert [one.kind for one in api.selections.list()] == ["project", "tenant"]
+
+
+def test_webhooks_are_made_changed_and_deleted(api: Client) -> None:
+    made = api.webhooks.create("pager", "https://pager.test/x", statuses=["failed"])
+    assert made.secret.startswith("whsec_")
+    assert made.secret not in repr(made)
+    assert api.webhooks.new_secret("pager").secret != made.secret
+    assert not api.webhooks.change("pager", {"enabled": False, "statuses": None}).enabled
+    assert [hook.name for hook in api.webhooks.list()] == ["pager"]
+    assert api.webhooks.get("pager").waiting == 0
+    assert list(api.webhooks.deliveries("pager", status=["failed"])) == []
+    with pytest.raises(errors.NotFoundError):
+        api.webhooks.redeliver("pager", "nothing")
+    assert api.webhooks.delete("pager").name == "pager"
+    deeds = list(api.activity(noun="webhook"))
+    assert deeds[0].name == "webhook.deleted"
+    assert deeds[-1].name == "webhook.created"
+    at = deeds[0].at
+    assert not list(api.activity(noun="webhook", since=at + timedelta(hours=1)))
+    assert len(list(api.activity(noun="webhook", until=at + timedelta(hours=1)))) == len(deeds)
+
+
 @SQLITE
 @pytest.mark.parametrize(
     ("ask", "kind", "said"),

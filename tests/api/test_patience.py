@@ -61,11 +61,19 @@ def test_a_full_queue_is_said_at_once(door: Door, token: str) -> None:
 def test_what_could_happen_twice_is_not_asked_again(
     door: Door, token: str, database: Database
 ) -> None:
-    door.plan = [None, LOSE]
-    said = ask(door, token, "leases", "create", "--env", "place", "--wait", "0")
+    door.plan = [LOSE]
+    said = ask(door, token, "env", "create", "new", "--provider", "fake", "--unchecked")
     assert said.code == 5
     assert "does not answer" in said.err
-    assert len(door.asked) == 2
+    assert len(door.asked) == 1
+    with database.read() as tx:
+        assert tx.value("SELECT count(*) FROM environments WHERE name = 'new'") == 1
+
+
+def test_what_has_a_key_is_asked_again(door: Door, token: str, database: Database) -> None:
+    door.plan = [None, LOSE]
+    said = ask(door, token, "leases", "create", "--env", "place", "--wait", "0")
+    assert said.code == 0, said.err
     with database.read() as tx:
         assert tx.value("SELECT count(*) FROM leases") == 1
 

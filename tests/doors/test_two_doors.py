@@ -126,7 +126,7 @@ def test_every_command_goes_through_both_doors_or_says_why_not() -> None:
     import typer
 
     stories = [line for story in STORIES.values() for line in story]
-    tried = {line[:n] for line in [*READS, *PLATFORM, *stories] for n in (1, 2)}
+    tried = {line[:n] for line in [*READS, *PLATFORM, *stories] for n in (1, 2, 3)}
     tried |= {("runs", "retry"), ("tenants", "create"), ("tenants", "limits")}
     tried |= {("tenants", "archive"), ("secrets", "rotate"), ("leases", "release")}
     there = set(commands(typer.main.get_command(app)))

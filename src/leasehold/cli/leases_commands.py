@@ -143,18 +143,16 @@ def destroy(lease: LeaseId, *, as_json: AsJson = False) -> None:
 
 def _give_back(lease: str, *, as_json: bool) -> None:
     from leasehold.cli.entering import enter
-    from leasehold.domain.lifecycle import LEASE_ENDS, LeaseStatus
+    from leasehold.domain.lifecycle import LeaseStatus
 
     with enter() as door:
         lease_id = door.resolve("lease", lease)
-        row = shape = door.leases.give_back(lease_id)
+        shape = door.leases.give_back(lease_id)
         served = door.is_served()
         if served:
             shape = _await(door, lease_id)
         if shape["status"] == LeaseStatus.RELEASING and not served:
             say("its sandbox will be removed by the next `leasehold up` of this home")
-        elif row["status"] in LEASE_ENDS:
-            say(f"lease {lease_id} is over: {row['status']}")
     _tell(shape, as_json=as_json)
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from leasehold.orchestrator.changing import EnvironmentChange
     from leasehold.orchestrator.probing import DraftSpec
 
-_DEFAULT: Final = "local"
 _LONGEST_S: Final = 60.0
 """What the API lets a request wait for workers; whoever asked for more is told then."""
 
@@ -68,8 +67,6 @@ class HttpEnvironments:
         return dict(places.save(body, wait_s=wait_s, unchecked=unchecked).raw)
 
     def ensure(self, spec: "EnvironmentSpec") -> Shape:
-        if spec.name == spec.provider == _DEFAULT:  # the API makes it on first use
-            return {"name": spec.name, "provider": spec.provider}
         try:
             return self.show(spec.name)
         except NotFoundError:

@@ -120,7 +120,7 @@ class SqlSchedules:
             lambda tx: rescheduling.change(tx, name, wanted, tenant_id=tenant, actor="cli"),
             repeatable=False,
         )
-        return schedule_views.schedule_view(row) | {"changed": changed}
+        return schedule_views.schedule_view(row, times=5) | {"changed": changed}
 
     def pause(self, name: str) -> Shape:
         from leasehold.orchestrator import scheduling
