@@ -44,6 +44,10 @@ def run(status: str) -> Make:
     return make
 
 
+def left(tx: Tx, tenant: str) -> dict[str, str]:
+    return run("failed")(tx, tenant) | {"path": "out/report.txt"}
+
+
 def place(tx: Tx, tenant: str) -> dict[str, str]:
     name = f"of-{tenant}-{new_id()}"
     spec = EnvironmentSpec(name=name, provider="fake")
@@ -157,6 +161,8 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/ids"): Row(200, 200, 200, 403),
     ("GET", "/api/v1/explain/{row_id}"): Row(200, 200, 200, 403, anything),
     ("GET", "/api/v1/runs/{run_id}/artifacts"): Row(200, 200, 200, 403, run("queued")),
+    # It has left nothing; tests/api/test_files.py has some that have.
+    ("GET", "/api/v1/runs/{run_id}/artifacts/{path:path}"): Row(404, 404, 404, 403, left),
     ("POST", "/api/v1/runs"): Row(
         403, 201, 201, 403, body={"environment": "place", "commands": COMMANDS}
     ),

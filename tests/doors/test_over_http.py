@@ -81,10 +81,22 @@ def test_what_cannot_go_over_http_says_so_in_a_line(
     assert "unset LEASEHOLD_API_URL" in said.err
 
 
+def test_files_come_out_of_the_store(doors: Doors, tmp_path: Path) -> None:
+    assert doors.rest("runs", "artifacts", doors.run, "--get", "a.txt").out == "first\n"
+    said = doors.rest("runs", "artifacts", doors.run, "--all", "-o", str(tmp_path / "kept"))
+    assert said.code == 0, said.err
+    assert (tmp_path / "kept" / "a.txt").read_text() == "first\n"
+    said = doors.rest("runs", "artifacts", doors.run, "--get", "no.txt")
+    assert (said.code, said.err) == (
+        3,
+        "leasehold: the run left no 'no.txt'; there are: a.txt\n",
+    )
+
+
 def test_files_are_refused_before_they_are_packed(doors: Doors, tmp_path: Path) -> None:
     for command in (
         ("run", "--workspace", str(tmp_path), "--", "true"),
-        ("runs", "artifacts", doors.run, "--get", "a.txt"),
+        ("runs", "artifacts", doors.run, "--sync-back", str(tmp_path)),
     ):
         said = doors.rest(*command)
         assert (said.code, said.out) == (2, "")

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,7 @@ from leasehold.errors import BadInputError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leasehold.cli.door import Door
-    from leasehold.cli.ports import Shape
-    from leasehold.store.database import Row
+    from leasehold.cli.ports import Port, Shape
 
 
 def add_to(group: typer.Typer) -> None:
@@ -46,50 +44,25 @@ def artifacts(
 
     if sum((get is not None, all_, sync_back is not None)) > 1:
         raise BadInputError("--get, --all and --sync-back: give one of them")
+    if all_ and output is None:
+        raise BadInputError("--all: say where, with -o DIR")
     way = entering.way()
-    if get is not None or all_ or sync_back is not None:
-        way.need_files("runs artifacts")
-        _bytes(run, get, output, sync_back)
-        return
+    if sync_back is not None:
+        way.need_files("runs artifacts --sync-back")
     with way.open() as port:
         run_id = port.resolve("run", run)
         shape, found = port.runs.show(run_id), port.runs.artifacts(run_id)
-    say_pruned(shape)
-    _list(shape, found, as_json=as_json)
-
-
-def _bytes(run: str, get: str | None, output: Path | None, sync_back: Path | None) -> None:
-    """Write files, or apply them: from the store that this machine can reach."""
-    from leasehold.cli.carrying import bring_home
-    from leasehold.cli.door import enter
-    from leasehold.cli.following import say_pruned
-    from leasehold.store.views import iso
-
-    with enter() as door:
-        run_id = door.resolve("run", run)
-        row, lines = _read(door, run_id)
-        say_pruned(row | {"output_pruned_at": iso(row["output_pruned_at"])})
+        say_pruned(shape)
         if get is not None:
-            _write_one(door, lines, get, output)
-        elif sync_back is None:
-            _write_all(door, lines, output)
-        else:
-            changes = [line for line in lines if line["kind"] in {"changed", "deleted"}]
-            if bring_home(door.settings, sync_back, changes):
+            _write_one(port, run_id, found, get, output)
+        elif all_:
+            assert output is not None
+            _write_all(port, run_id, found, output)
+        elif sync_back is not None:
+            if port.bring_home(run_id, sync_back):
                 raise typer.Exit(codes.CONFLICT)
-
-
-def _read(door: "Door", run_id: str) -> "tuple[Row, list[Row]]":
-    from leasehold.store import artifacts as stored
-    from leasehold.store import views
-
-    def work(tx: Any) -> "tuple[Row, list[Row]]":
-        row = views.run_row(tx, run_id)
-        if row is None:
-            raise NotFoundError(f"there is no run {run_id} any more: retention deleted it")
-        return row, stored.of_run(tx, run_id)
-
-    return door.read(work)
+        else:
+            _list(shape, found, as_json=as_json)
 
 
 def _list(row: "Shape", lines: "Sequence[Shape]", *, as_json: bool) -> None:
@@ -116,53 +89,35 @@ def _list(row: "Shape", lines: "Sequence[Shape]", *, as_json: bool) -> None:
         say(f"not all was kept: {row['artifacts_error']}")
 
 
-def _write_one(door: "Door", lines: "list[Row]", path: str, target: Path | None) -> None:
-    from leasehold.blobs import Blobs
-
+def _write_one(
+    port: "Port", run_id: str, lines: "Sequence[Shape]", path: str, target: Path | None
+) -> None:
     there = {line["path"]: line for line in lines if line["sha256"] is not None}
     if path not in there:
         some = ", ".join(sorted(there)[:5]) or "none"
         raise NotFoundError(f"the run left no {path!r}; there are: {some}")
-    blobs = Blobs(door.settings.store_address)
     if target is None:
         sys.stdout.flush()
-        blobs.fetch(door.tenant, there[path]["sha256"], sys.stdout.buffer)
-        return
-    from leasehold.trees import homing
-
-    _put(
-        lambda: homing.write_out(
-            target.parent,
-            target.name,
-            there[path],
-            lambda digest, file: blobs.fetch(door.tenant, digest, file),
-        )
-    )
+        port.runs.fetch(run_id, there[path], sys.stdout.buffer)
+    else:
+        _write_out(port, run_id, there[path], target.parent, target.name)
 
 
-def _write_all(door: "Door", lines: "list[Row]", target: Path | None) -> None:
-    from leasehold.blobs import Blobs
-    from leasehold.trees import homing
-
-    if target is None:
-        raise BadInputError("--all: say where, with -o DIR")
+def _write_all(port: "Port", run_id: str, lines: "Sequence[Shape]", target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    blobs = Blobs(door.settings.store_address)
     kept = [line for line in lines if line["kind"] == "artifact"]
     for line in kept:
-        _put(
-            lambda line=line: homing.write_out(
-                target,
-                line["path"],
-                line,
-                lambda digest, file: blobs.fetch(door.tenant, digest, file),
-            )
-        )
+        _write_out(port, run_id, line, target, line["path"])
     say(f"{len(kept)} artifacts are in {target}")
 
 
-def _put(write: Any) -> None:
+def _write_out(port: "Port", run_id: str, line: "Shape", root: Path, path: str) -> None:
+    from leasehold.trees import homing
+
+    asked = {**line, "mode": int(line["mode"], 8)}
     try:
-        write()
+        homing.write_out(
+            root, path, asked, lambda _digest, file: port.runs.fetch(run_id, line, file)
+        )
     except OSError as error:
         raise BadInputError(f"--output: {error.strerror}: {error.filename}") from None

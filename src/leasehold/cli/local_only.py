@@ -15,7 +15,7 @@ from leasehold.errors import BadInputError
 
 _PROCESS: Final = "it is a process of the deployment, which reaches SQL and broker itself"
 _TABLES: Final = "it is about the tables themselves"
-_BYTES: Final = "the API has no route for the bytes of files yet"
+_BYTES: Final = "the API has no route into a sandbox's files yet"
 
 WHY: Final[Mapping[tuple[str, ...], str]] = {
     ("up",): "it runs a stack on this machine",

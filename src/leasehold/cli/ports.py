@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeAlias
 
 from leasehold.domain.specs import SETUP
 
@@ -90,6 +90,10 @@ class Runs(Protocol):
     def resume(self, run_id: str) -> Shape: ...
     def extend(self, run_id: str, more: "ExtendSpec") -> Shape: ...
     def artifacts(self, run_id: str) -> Sequence[Shape]: ...
+    def fetch(self, run_id: str, line: Shape, file: BinaryIO) -> None:
+        """Write the bytes of one of its artifacts, proven by their digest."""
+        ...
+
     def follower(
         self, run_id: str, *, sink: Sink | None, live: bool = True, command: int | None = None
     ) -> Follower: ...
@@ -255,8 +259,8 @@ class Port(Protocol):
         """Bring a workspace to where workers find it."""
         ...
 
-    def bring_home(self, run_id: str, home: Path) -> None:
-        """Apply what a run changed to a directory here."""
+    def bring_home(self, run_id: str, home: Path) -> int:
+        """Apply what a run changed to a directory here; return how many are in conflict."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,8 +1,10 @@
 """`client.runs`: find runs, make many at once, and act on many at once."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
+from urllib.parse import quote
 
 from leasehold.client import answers, following
 from leasehold.client.following import Chunk
@@ -11,7 +13,7 @@ from leasehold.client.paging import items, part
 from leasehold.client.shapes import Artifact, Shape, Shown
 from leasehold.client.wire import Wire
 from leasehold.domain.fields import RunFields, as_json, body
-from leasehold.errors import LeaseholdError
+from leasehold.errors import ApiUnavailableError, LeaseholdError
 from leasehold.ids import new_id
 
 Action = Literal["cancel", "retry"]
@@ -105,6 +107,31 @@ class Runs:
         }
         found = items(self._wire, "runs", query, limit=limit)
         return (Run.of(self._wire, shape) for shape in found)
+
+    def fetch(self, run_id: str, path: str, file: BinaryIO, *, kind: str = "artifact") -> str:
+        """
+        Write a file that a run left into one that is open here; return its SHA-256.
+
+        Args:
+            run_id: The run's id.
+            path: As `artifacts` has it.
+            file: Open for bytes.
+            kind: `artifact`, or `changed`: a file of its workspace as the run left it.
+
+        Raises:
+            ApiUnavailableError: It broke off in the middle, or is not what was sent.
+        """
+        where = f"runs/{part(run_id)}/artifacts/{quote(path)}"
+        seen = hashlib.sha256()
+
+        def write(data: bytes) -> None:
+            seen.update(data)
+            file.write(data)
+
+        digest = self._wire.save(where, {"kind": kind}, write)
+        if seen.hexdigest() != digest:
+            raise ApiUnavailableError(f"{path}: what came is not what was sent")
+        return digest
 
     def create(self, body: Mapping[str, Any], *, key: str | None = None) -> Run:
         """Create a run from a body as `POST /runs` takes it; mostly `Client.run` is meant."""

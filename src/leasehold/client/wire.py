@@ -147,6 +147,26 @@ class Wire:
         finally:
             response.close()
 
+    def save(
+        self, path: str, query: Mapping[str, Any], write: Callable[[bytes], object]
+    ) -> str:
+        """
+        Write the bytes of an answer somewhere, part by part; return its `ETag`.
+
+        Raises:
+            ApiUnavailableError: It does not answer, or breaks off in the middle.
+        """
+        request = self._http.build_request("GET", path, params=query)
+        response = self._sent(request, repeat=True, stream=True)
+        try:
+            for part in response.iter_bytes():
+                write(part)
+        except httpx.TransportError as cause:
+            raise self._away(cause) from cause
+        finally:
+            response.close()
+        return str(response.headers.get("ETag", "")).strip('"')
+
     def _sent(self, request: httpx.Request, *, repeat: bool, stream: bool) -> httpx.Response:
         """Send a request until it is answered or must not be sent again."""
         began, failures = seams.boot_time(), 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from leasehold.cli.carrying import Carried
 
 _NO_FILES: Final = (
-    "the API has no route for the bytes of files yet; give a git URL, or unset"
+    "the API has no route for the bytes of files that go in; give a git URL, or unset"
     " LEASEHOLD_API_URL where the store can be reached"
 )
 
@@ -124,7 +124,7 @@ class HttpPort:
         if carried.spool is not None:
             raise BadInputError(f"--workspace: {_NO_FILES}", field="--workspace")
 
-    def bring_home(self, run_id: str, home: Path) -> None:
+    def bring_home(self, run_id: str, home: Path) -> int:
         raise BadInputError(
             f"--sync-back {home}: run {run_id}: {_NO_FILES}", field="--sync-back"
         )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from leasehold.cli import heeding
 from leasehold.cli.by_http.following import HttpFollower
@@ -69,6 +69,9 @@ class HttpRuns:
 
     def artifacts(self, run_id: str) -> Sequence[Shape]:
         return [dict(one.raw) for one in self._client.runs.artifacts(run_id)]
+
+    def fetch(self, run_id: str, line: Shape, file: BinaryIO) -> None:
+        self._client.runs.fetch(run_id, line["path"], file, kind=line["kind"])
 
     def follower(
         self, run_id: str, *, sink: Sink | None, live: bool = True, command: int | None = None

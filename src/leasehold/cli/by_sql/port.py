@@ -99,14 +99,14 @@ class SqlPort:
     def carry(self, carried: "Carried") -> None:
         carried.put(self.door)
 
-    def bring_home(self, run_id: str, home: Path) -> None:
+    def bring_home(self, run_id: str, home: Path) -> int:
         from leasehold.cli import carrying
         from leasehold.store import artifacts
 
         lines = self.door.read(
             lambda tx: artifacts.of_run(tx, run_id, kinds=("changed", "deleted"))
         )
-        carrying.bring_home(self.door.settings, home, lines)
+        return carrying.bring_home(self.door.settings, home, lines)
 
     def __enter__(self) -> Self:
         self.door.__enter__()

@@ -1,7 +1,7 @@
 """Runs, by SQL."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from leasehold.cli.by_sql.following import SqlFollower
 from leasehold.cli.door import Door
@@ -92,6 +92,13 @@ class SqlRuns:
     def artifacts(self, run_id: str) -> Sequence[Shape]:
         rows = self._door.read(lambda tx: artifacts.of_run(tx, run_id))
         return [views.artifact_view(row) for row in rows]
+
+    def fetch(self, run_id: str, line: Shape, file: BinaryIO) -> None:
+        from leasehold.blobs import Blobs
+
+        del run_id  # the digest says it all
+        blobs = Blobs(self._door.settings.store_address)
+        blobs.fetch(self._door.tenant, line["sha256"], file)
 
     def follower(
         self, run_id: str, *, sink: Sink | None, live: bool = True, command: int | None = None
