@@ -156,6 +156,7 @@ class Row:
 
 MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/openapi.json"): Row(200, 200, 200, 200),
+    ("GET", "/metrics"): Row(403, 403, 403, 200),
     ("GET", "/api/v1/version"): Row(200, 200, 200, 200),
     ("GET", "/api/v1/me"): Row(200, 200, 200, 200),
     ("GET", "/api/v1/ids"): Row(200, 200, 200, 403),

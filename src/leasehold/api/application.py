@@ -22,6 +22,7 @@ from leasehold.api import (
     insight,
     keys,
     leases,
+    metrics,
     output,
     probes,
     retention,
@@ -90,6 +91,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     app.state.door = door
     app.state.watch = Watch(door, pace or Pace())
     app.state.shared = Shared()
+    app.state.scrapes = metrics.Scrapes()
     # For the OpenAPI document only: the gate stands before all routes.
     described = Depends(HTTPBearer(auto_error=False))
     api = APIRouter(prefix=PREFIX, responses=_PROBLEMS, dependencies=[described])
@@ -119,6 +121,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.probes)
+    app.include_router(metrics.router, responses=_PROBLEMS)
     for part in PARTS:
         app.include_router(part, prefix=PAGES, include_in_schema=False)
     app.add_middleware(Gate, door=door, settings=settings)
