@@ -165,7 +165,8 @@ def test_a_phone_scrolls_one_way_only(
     open_: Open, deployment: Deployment, shot: Callable[[Page, str], None]
 ) -> None:
     run_id = deployment.start_run("--", "sh", "-c", "seq 30")
-    for path in ("", "/runs", "/leases", "/hosts", "/providers/local", f"/runs/{run_id}",
+    for path in ("", "/runs", "/trouble", "/failures", "/leases", "/hosts",
+                 "/providers/local", f"/runs/{run_id}",
                  "/new-environment?provider=ssh"):  # fmt: skip
         page = open_(path, viewport={"width": 360, "height": 740})
         wide = page.evaluate("document.documentElement.scrollWidth")

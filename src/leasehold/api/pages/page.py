@@ -32,6 +32,8 @@ _FIELDS_MAX: Final = 2000
 _OF_TENANTS: Final = (
     ("Overview", ""),
     ("Runs", "/runs"),
+    ("Failures", "/failures"),
+    ("Trouble", "/trouble"),
     ("Leases", "/leases"),
     ("Environments", "/environments"),
 )
