@@ -40,6 +40,10 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/runs/bulk/do"): Row(
         403, 422, 422, 403, body={"action": "cancel", "mark": "none of ours"}
     ),
+    ("GET", "/new-run"): Row(403, 200, 200, 403),
+    ("POST", "/new-run"): Row(
+        403, 303, 303, 403, body={"command": "true", "environment": "place"}
+    ),
     ("GET", "/runs/{run_id}"): Row(200, 200, 200, 403, run("queued")),
     ("GET", "/runs/{run_id}/output/live"): Row(200, 200, 200, 403, run("failed")),
     # It has none: the same as of a run that is nowhere.

@@ -47,6 +47,8 @@ def paths(deployment: Deployment) -> dict[str, str]:
         "runs-none": "/runs?status=parked",
         "run-failed": f"/runs/{failed}",
         "run-waiting": f"/runs/{waiting}",
+        "run-new": "/new-run",
+        "run-like": f"/new-run?like={failed}",
         "failures": "/failures",
         "trouble": "/trouble",
         "leases": "/leases",

@@ -11,10 +11,11 @@ from leasehold.api.pages import (
     places,
     run,
     runs,
+    starting,
     trouble,
 )
 
 PARTS: Final = tuple(
     part.router
-    for part in (entry, overview, runs, run, failures, trouble, leases, fleet, places)
+    for part in (entry, overview, runs, starting, run, failures, trouble, leases, fleet, places)
 )

@@ -40,6 +40,7 @@ _OF_TENANTS: Final = (
 _OF_ALL: Final = (("Hosts", "/hosts"), ("Providers", "/providers"))
 SAID: Final = {
     "cancel": "It is asked to end; it is cancelled once nothing of it runs any more.",
+    "started": "The run is submitted.",
     "retry": "This is the new run.",
     "resume": "It is back in the queue.",
     "release": "The lease is given back: its sandbox is being destroyed.",
