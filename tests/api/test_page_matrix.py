@@ -15,6 +15,7 @@ from leasehold.api.serving import Service
 from leasehold.domain import likeness
 from leasehold.domain.roles import Role
 from leasehold.ids import new_id
+from leasehold.store import environments
 from leasehold.store.database import Database, Tx
 from store.rows import insert_lease, insert_run
 
@@ -25,6 +26,17 @@ def failed(tx: Tx, tenant: str) -> dict[str, str]:
     insert_run(tx, status="failed", tenant_id=tenant, code="command_failed", message=message)
     own = likeness.fingerprint("command_failed", None, "true", message)
     return {"fingerprint": own}
+
+
+def probe(tx: Tx, tenant: str) -> dict[str, str]:
+    """Make an environment that is being probed."""
+    found = place(tx, tenant)
+    row = environments.get(tx, found["name"], tenant_id=tenant)
+    made = {"environment_id": row["id"], "tenant_id": tenant}
+    row = insert_lease(
+        tx, status="acquiring", facts={"v": 1, "probe": {"draft": False}}, **made
+    )
+    return found | {"lease_id": row["id"]}
 
 
 MATRIX: Final[Mapping[tuple[str, str], Row]] = {
@@ -66,6 +78,13 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/environments/{name}"): Row(200, 200, 200, 403, place),
     ("POST", "/environments/{name}/archive"): Row(403, 403, 303, 403, place),
     ("POST", "/environments/{name}/unarchive"): Row(403, 403, 303, 403, place),
+    ("GET", "/environments/{name}/change"): Row(403, 403, 200, 403, place),
+    # What it was when the form was loaded is not said.
+    ("POST", "/environments/{name}/change"): Row(403, 403, 422, 403, place),
+    ("GET", "/environments/{name}/delete"): Row(403, 403, 200, 403, place),
+    ("POST", "/environments/{name}/delete"): Row(403, 403, 303, 403, place),
+    ("POST", "/environments/{name}/probe"): Row(403, 303, 303, 403, place),
+    ("GET", "/environments/{name}/probes/{lease_id}"): Row(403, 200, 200, 403, probe),
     ("GET", "/new-environment"): Row(403, 403, 200, 403),
     ("POST", "/new-environment"): Row(
         403, 403, 303, 403, body={"name": "new", "provider": "fake"}

@@ -58,6 +58,8 @@ def paths(deployment: Deployment) -> dict[str, str]:
         "provider": "/providers/local",
         "environments": "/environments",
         "environment": "/environments/local",
+        "environment-change": "/environments/local/change",
+        "environment-delete": "/environments/local/delete",
         "environment-new": "/new-environment",
         "environment-form": "/new-environment?provider=ssh",
         "problem": "/nowhere",

@@ -115,6 +115,25 @@ def test_a_run_is_started_from_its_page(open_: Open) -> None:
     expect(page.get_by_label("Labels", exact=True)).to_have_value("by=hand")
 
 
+def test_an_environment_is_made_probed_changed_and_deleted(open_: Open) -> None:
+    page = open_("/new-environment?provider=local")
+    page.get_by_label("Name required").fill("looked-at")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Probe").click()
+    # Its page says by itself how it goes on.
+    expect(page.locator("h1 .status")).to_have_text("works")
+    expect(page.locator("main")).to_contain_text("is destroyed")
+    page.get_by_role("link", name="looked-at").click()
+    page.get_by_role("link", name="Change").click()
+    page.get_by_label("Description").fill("only looked at")
+    page.get_by_role("button", name="Save changes").click()
+    expect(page.get_by_role("status")).to_contain_text("changes are saved")
+    expect(page.locator("main")).to_contain_text("only looked at")
+    page.get_by_role("link", name="Delete").click()
+    page.get_by_role("button", name="Delete looked-at").click()
+    expect(page.get_by_role("status")).to_contain_text("is deleted")
+
+
 def test_many_runs_are_cancelled_after_a_preview(open_: Open, deployment: Deployment) -> None:
     for _ in range(2):
         deployment.start_run("--label", "many=yes", "--require", "gpu=yes", "--", "true")

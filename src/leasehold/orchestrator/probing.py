@@ -107,5 +107,9 @@ def _summary(lease: Row, made: Row | None, failed: Row | None, state: str) -> st
     return lease["reason"] or "it could not be made"
 
 
+def is_probe(lease: Mapping[str, Any]) -> bool:
+    return bool((load(lease["facts"]) or {}).get("probe"))
+
+
 def is_over(shape: Mapping[str, Any]) -> bool:
     return bool(shape["state"] == "over")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from leasehold.errors import BadInputError
-from leasehold.web.inputs import pairs
+from leasehold.web.inputs import pairs, seconds
 
 SCRIPT: Final = "script"
 PROGRAM: Final = "program"
@@ -135,7 +135,7 @@ def fields(spec: Mapping[str, Any]) -> dict[str, list[str]]:
                 if isinstance(value, Mapping)
             }
         ),
-        "timeout_s": f"{spec['timeout_s']:g}" if spec.get("timeout_s") else "",
+        "timeout_s": seconds(spec.get("timeout_s")),
         "retries": str(spec.get("retries") or ""),
         "priority": str(spec.get("priority", "")),
         "idempotent": "yes" if spec.get("idempotent") else "",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from leasehold.domain.secrets import is_ref
 from leasehold.errors import BadInputError
 
 PREFIX: Final = "config."
@@ -108,6 +109,51 @@ def config(schema: Mapping[str, Any], form: Mapping[str, list[str]]) -> dict[str
     return found
 
 
+def values(schema: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the fields of a form that says this config."""
+    return {
+        one.field: [_shown(one.kind, config[one.name])]
+        for one in of(schema)
+        if one.name in config
+    }
+
+
+def _shown(kind: str, value: Any) -> str:
+    if kind == "secret" and isinstance(value, Mapping):
+        return str(value.get("secret", ""))
+    fits = {"lines": list, "pairs": dict, "json": object}.get(kind, (str, int, float))
+    return _text(kind, value) if isinstance(value, fits) else json.dumps(value)
+
+
+def patch(old: Any, new: Any) -> Any:
+    """
+    Return what merged into `old` makes it `new`: objects by their keys, null removes.
+
+    A reference to a secret counts as a value.
+    """
+    if (
+        not (isinstance(old, Mapping) and isinstance(new, Mapping))
+        or is_ref(old)
+        or is_ref(new)
+    ):
+        return new
+    gone = dict.fromkeys(name for name in old if name not in new)
+    return {**gone, **{name: patch(old.get(name), value) for name, value in new.items()}}
+
+
+def config_patch(
+    schema: Mapping[str, Any], old: Mapping[str, Any], form: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    """
+    Return what a form changes of a config; what has no field of its own stays.
+
+    Raises:
+        BadInputError: A text is not what its field is for.
+    """
+    named = {one.name for one in of(schema)}
+    return dict(patch({k: v for k, v in old.items() if k in named}, config(schema, form)))
+
+
 def _value(one: Input, text: str) -> Any:
     plain = text.strip()
     try:
@@ -132,6 +178,13 @@ def _value(one: Input, text: str) -> Any:
         raise BadInputError(
             f"config.{one.name}: is no {one.kind}, got {plain[:80]!r}", field=one.field
         ) from None
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as it may be typed, or nothing."""
+    if value is None:
+        return ""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def pairs(text: str) -> dict[str, str]:

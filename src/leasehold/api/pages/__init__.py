@@ -8,6 +8,7 @@ from leasehold.api.pages import (
     fleet,
     leases,
     overview,
+    place_forms,
     places,
     run,
     runs,
@@ -17,5 +18,17 @@ from leasehold.api.pages import (
 
 PARTS: Final = tuple(
     part.router
-    for part in (entry, overview, runs, starting, run, failures, trouble, leases, fleet, places)
+    for part in (
+        entry,
+        overview,
+        runs,
+        starting,
+        run,
+        failures,
+        trouble,
+        leases,
+        fleet,
+        place_forms,
+        places,
+    )
 )

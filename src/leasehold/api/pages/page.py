@@ -47,6 +47,9 @@ SAID: Final = {
     "retain": "The sandbox is kept: at once if it is idle, else when its run ends.",
     "drain": "Nothing new is sent to the host; what runs there goes on.",
     "created": "The environment is saved.",
+    "changed": "The changes are saved; what runs goes on as it began.",
+    "unchanged": "Nothing was different, so nothing was changed.",
+    "deleted": "The environment is deleted; what runs in it goes on.",
     "archive": "The environment takes no new runs; what runs in it goes on.",
     "unarchive": "The environment takes runs again.",
 }

@@ -1,21 +1,18 @@
-"""Environments: those there are, one of them, and a new one by its provider's own form."""
+"""Environments: those there are, one of them, whether it works now, and how it goes."""
 
-from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from leasehold.api.asking import EnvironmentName
-from leasehold.api.door import Admin, Caller, Door, TheDoor, Viewer
+from leasehold.api.asking import EnvironmentName, LeaseId
+from leasehold.api.door import Admin, Operator, TheDoor, Viewer
 from leasehold.api.pages.page import Form, first, go_to, look, page
 from leasehold.domain import restricting
-from leasehold.domain.lifecycle import EnvironmentStatus, LeasePolicy
-from leasehold.domain.specs import EnvironmentSpec, Text, parse
-from leasehold.errors import BadInputError, ConflictError
-from leasehold.orchestrator import archiving, submit
-from leasehold.store import environments, fleet, radius, secrets, views, watching
-from leasehold.store.database import Tx
-from leasehold.web import inputs
+from leasehold.domain.lifecycle import EnvironmentStatus
+from leasehold.errors import NotFoundError
+from leasehold.orchestrator import archiving, probing, selecting
+from leasehold.store import environments, fleet, leases, radius, views, watching
+from leasehold.store.database import Row, Tx
 
 router = APIRouter()
 
@@ -34,87 +31,6 @@ def list_(request: Request, caller: Viewer, door: TheDoor) -> Response:
 
     found = look(request, caller, door, work)
     return page(request, "environments.html", title="Environments", **found)
-
-
-@router.get("/new-environment")
-def ask(
-    request: Request, caller: Admin, door: TheDoor, provider: Annotated[Text, Query()] = ""
-) -> Response:
-    """Ask for what a new environment is to be."""
-    return _form(request, caller, door, provider=provider, values={})
-
-
-def _form(
-    request: Request,
-    caller: Caller,
-    door: Door,
-    *,
-    provider: str,
-    values: dict[str, list[str]],
-    problem: Exception | None = None,
-) -> Response:
-    def work(tx: Tx) -> dict[str, Any]:
-        providers = fleet.providers(tx)
-        found = [shape for shape in providers if shape["key"] == provider]
-        return {
-            "providers": providers,
-            "provider": found[0] if found else None,
-            "inputs": inputs.of(found[0]["config_schema"]) if found else [],
-            "secrets": [row["name"] for row in secrets.page(tx, tenant_id=caller.tenant_id)],
-        }
-
-    answer = page(
-        request,
-        "environment_new.html",
-        title="New environment",
-        policies=list(LeasePolicy),
-        values=values,
-        problem=str(problem) if problem else None,
-        wrong=getattr(problem, "field", None),
-        **door.read(work),
-    )
-    if problem is not None:
-        answer.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
-    return answer
-
-
-@router.post("/new-environment")
-def create(request: Request, caller: Admin, door: TheDoor, form: Form) -> Response:
-    """Save a new environment, or show the form again with what is wrong in it."""
-    key = first(form, "provider")
-    try:
-        shape = door.read(lambda tx: fleet.provider(tx, key))
-        spec = parse(EnvironmentSpec, _body(form, key, shape["config_schema"]))
-        door.write(
-            "environment.create",
-            lambda tx: submit.create_environment(
-                tx, spec, tenant_id=caller.tenant_id, actor=caller.actor
-            ),
-        )
-    except (BadInputError, ConflictError) as problem:
-        return _form(request, caller, door, provider=key, values=form, problem=problem)
-    return go_to(f"/environments/{spec.name}", said="created")
-
-
-def _body(form: Form, provider: str, schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        env = inputs.pairs(first(form, "env").replace("\r\n", "\n"))
-    except ValueError as error:
-        raise BadInputError(
-            f"env: must be lines of NAME=VALUE, got {error}", field="env"
-        ) from None
-    body: dict[str, Any] = {
-        "name": first(form, "name").strip(),
-        "provider": provider,
-        "description": first(form, "description"),
-        "config": inputs.config(schema, form),
-        "env": env,
-        "policy": first(form, "policy") or LeasePolicy.EPHEMERAL.value,
-    }
-    most = first(form, "max_concurrent").strip()
-    if most:
-        body["limits"] = {"max_concurrent": int(most) if most.isdecimal() else most}
-    return body
 
 
 @router.get("/environments/{name}")
@@ -154,3 +70,70 @@ def unarchive(name: EnvironmentName, caller: Admin, door: TheDoor, _form: Form) 
         lambda tx: archiving.take_up(tx, name, tenant_id=tenant, actor=actor),
     )
     return go_to(f"/environments/{row['name']}", said="unarchive")
+
+
+@router.post("/environments/{name}/probe")
+def probe(name: EnvironmentName, caller: Operator, door: TheDoor, _form: Form) -> Response:
+    """Make one new sandbox of it, which is destroyed as soon as it was there."""
+
+    def begin(tx: Tx) -> tuple[Row, Row]:
+        row = environments.get(tx, name, tenant_id=caller.tenant_id)
+        selecting.check_active(row)
+        return row, probing.begin(tx, door.context, row, actor=caller.actor)
+
+    row, lease = door.write("probe", begin)
+    return go_to(f"/environments/{row['name']}/probes/{lease['id']}")
+
+
+@router.get("/environments/{name}/probes/{lease_id}")
+def probed(
+    name: EnvironmentName, lease_id: LeaseId, request: Request, caller: Operator, door: TheDoor
+) -> Response:
+    """Show how far a probe is, and what it found."""
+
+    def work(tx: Tx) -> dict[str, Any]:
+        row = environments.get(tx, name, tenant_id=caller.tenant_id)
+        lease = leases.get(tx, lease_id, tenant_id=caller.tenant_id)
+        if lease["environment_id"] != row["id"] or not probing.is_probe(lease):
+            raise NotFoundError(f"there is no probe {lease_id} of environment {row['name']}")
+        shape = views.lease_view(lease)
+        return {
+            "place": watching.newest_event(tx),
+            "probe": probing.view(tx, lease),
+            "lease": shape,
+            "now": views.iso(tx.now()),
+        }
+
+    found = look(request, caller, door, work)
+    return page(request, "probe.html", title=f"Probe of {name}", name=name, **found)
+
+
+@router.get("/environments/{name}/delete")
+def ask_to_delete(
+    name: EnvironmentName, request: Request, caller: Admin, door: TheDoor
+) -> Response:
+    """Show what a deletion would touch; nothing happens yet."""
+
+    def work(tx: Tx) -> dict[str, Any]:
+        row = environments.get(tx, name, tenant_id=caller.tenant_id)
+        return {
+            "environment": views.environment_view(row),
+            "radius": radius.in_detail(tx, row["id"]),
+        }
+
+    return page(request, "environment_delete.html", title=f"Delete {name}", **door.read(work))
+
+
+@router.post("/environments/{name}/delete")
+def delete(name: EnvironmentName, caller: Admin, door: TheDoor, form: Form) -> Response:
+    """Delete it; with runs or leases in it only with its name, typed."""
+
+    def work(tx: Tx) -> None:
+        tenant, actor = caller.tenant_id, caller.actor
+        row = environments.get(tx, name, tenant_id=tenant)
+        given = first(form, "confirm").strip() == row["name"]
+        consent = None if given else f"its name, {row['name']}, typed into the field"
+        archiving.delete(tx, name, tenant_id=tenant, actor=actor, consent=consent)
+
+    door.write("environment.delete", work)
+    return go_to("/environments", said="deleted")
