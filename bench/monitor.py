@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leasehold import settings as knobs
-from leasehold.store import finding, overview, schema, views
+from leasehold.store import failures, finding, overview, queues, schema, troubles, views
 from leasehold.store.database import Database, Tx
 
 # Not beside it: `api` is a benchmark here and a package there.
@@ -94,12 +94,26 @@ def listed(*statuses: str) -> Callable[[Tx], Any]:
     return lambda tx: finding.run_rows(tx, tenant_id=TENANT, statuses=statuses, limit=51)
 
 
+def stuck(tx: Tx) -> None:
+    limits = {"tenant_id": TENANT, "silent_us": 10_000_000}
+    troubles.runs(tx, **limits, late_us=10_000_000, ending_us=60_000_000, tries=2)
+    troubles.parked(tx, **limits)
+    troubles.leases(tx, **limits, late_us=10_000_000)
+    troubles.waiting(tx, tenant_id=TENANT)
+
+
 PAGES: Final[Mapping[str, Callable[[Tx], Any]]] = {
     "": front,
     "/runs": listed(),
     "/runs?status=failed": listed("failed"),
     "/runs?status=running": listed("running"),
     "/runs?status=queued": listed("queued"),
+    "/trouble": stuck,
+    "/failures": lambda tx: failures.look(tx, tenant_id=TENANT, since_us=tx.now() - DAY_US),
+    "/failures?days=30": lambda tx: failures.look(
+        tx, tenant_id=TENANT, since_us=tx.now() - 30 * DAY_US
+    ),
+    "/queues": lambda tx: queues.look(tx, tenant_id=TENANT),
     "/leases": lambda tx: views.lease_rows(tx, tenant_id=TENANT, live=True, limit=51),
     "/runs/succeeded5": lambda tx: views.whole_run(tx, "succeeded5", tenant_id=TENANT),
 }

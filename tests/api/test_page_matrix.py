@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.browsing import ROOT, Browser, browsing
-from api.routes import OTHER, Row, host, lease, nothing, place, provider, run
+from api.routes import OTHER, Row, host, lease, nothing, place, provider, run, schedule
 from api.served import make_key
 from api.test_matrix import OWN, everything, routes_of
 from leasehold.api.gate import is_page
@@ -64,6 +64,7 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/runs/{run_id}/retry"): Row(403, 303, 303, 403, run("failed")),
     ("POST", "/runs/{run_id}/resume"): Row(403, 303, 303, 403, run("parked")),
     ("GET", "/trouble"): Row(200, 200, 200, 403),
+    ("GET", "/queues"): Row(200, 200, 200, 403),
     ("GET", "/failures"): Row(200, 200, 200, 403),
     ("GET", "/failures/{fingerprint}"): Row(200, 200, 200, 403, failed),
     ("GET", "/leases"): Row(200, 200, 200, 403),
@@ -85,6 +86,20 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/environments/{name}/delete"): Row(403, 403, 303, 403, place),
     ("POST", "/environments/{name}/probe"): Row(403, 303, 303, 403, place),
     ("GET", "/environments/{name}/probes/{lease_id}"): Row(403, 200, 200, 403, probe),
+    ("GET", "/schedules"): Row(200, 200, 200, 403),
+    ("GET", "/schedules/{schedule}"): Row(200, 200, 200, 403, schedule),
+    ("POST", "/schedules/{schedule}/pause"): Row(403, 303, 303, 403, schedule),
+    ("POST", "/schedules/{schedule}/resume"): Row(403, 303, 303, 403, schedule),
+    ("POST", "/schedules/{schedule}/delete"): Row(403, 303, 303, 403, schedule),
+    ("GET", "/new-schedule"): Row(403, 200, 200, 403),
+    ("POST", "/new-schedule"): Row(
+        403,
+        303,
+        303,
+        403,
+        body={"name": "new", "cron": "0 0 1 1 *", "environment": "place", "command": "true"},
+    ),
+    ("GET", "/activity"): Row(403, 200, 200, 200),
     ("GET", "/new-environment"): Row(403, 403, 200, 403),
     ("POST", "/new-environment"): Row(
         403, 403, 303, 403, body={"name": "new", "provider": "fake"}

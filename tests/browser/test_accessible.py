@@ -40,6 +40,9 @@ def paths(deployment: Deployment) -> dict[str, str]:
         deployment.start_run("--", "echo", str(number))
     deployment.call("runs", "wait", failed)
     deployment.call("env", "create", "kept", "--provider", "local")
+    nightly = ("create", "nightly", "--cron", "30 2 * * *", "--env", "local", "--", "true")
+    made = deployment.call("schedules", *nightly)
+    assert made.code == 0, made.err
     lease = deployment.call("leases", "create", "--env", "local", "--json").json()["id"]
     return {
         "overview": "",
@@ -51,6 +54,11 @@ def paths(deployment: Deployment) -> dict[str, str]:
         "run-like": f"/new-run?like={failed}",
         "failures": "/failures",
         "trouble": "/trouble",
+        "queues": "/queues",
+        "schedules": "/schedules",
+        "schedule": "/schedules/nightly",
+        "schedule-new": "/new-schedule",
+        "activity": "/activity",
         "leases": "/leases",
         "lease": f"/leases/{lease}",
         "hosts": "/hosts",

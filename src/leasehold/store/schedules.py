@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from leasehold.domain import schedules as times
 from leasehold.errors import NotFoundError
 from leasehold.store import moves
 from leasehold.store.database import Row, Tx
 from leasehold.store.runs import decoded, insert_row
+from leasehold.store.sql import numbered
 
 
 def insert(tx: Tx, values: Mapping[str, Any]) -> Row:
@@ -48,6 +50,24 @@ def page(tx: Tx, *, tenant_id: str) -> list[Row]:
         tenant=tenant_id,
     )
     return [decoded(row) for row in rows]
+
+
+def last_runs(tx: Tx, row: Row, *, count: int) -> list[str]:
+    """Return the runs of a schedule's last times, as it is now, that are kept; newest first."""
+    if row["last_at"] is None:
+        return []
+    due = times.due(row["cron"], row["timezone"], from_us=0, now_us=row["last_at"])
+    # Its last time is one that was, whatever its cron line is now; of one moment it is all.
+    at = {row["last_at"], *(due[-count:] if row["cron"] is not None else ())}
+    names, params = numbered("k", [f"schedule:{row['id']}:{one}" for one in sorted(at)])
+    rows = tx.all(
+        f"SELECT id FROM runs WHERE tenant_id = :tenant AND idempotency_key IN ({names})"
+        " ORDER BY created_at DESC, id DESC LIMIT :count",
+        tenant=row["tenant_id"],
+        count=count,
+        **params,
+    )
+    return [one["id"] for one in rows]
 
 
 def due(tx: Tx, *, limit: int) -> list[str]:

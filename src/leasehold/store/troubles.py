@@ -2,7 +2,8 @@
 SQL of what does not go on by itself: stuck runs, and sandboxes that nobody may look after.
 
 All of it is read from partial indexes of what is not over. A list stops at `MOST`; those that
-have been so for longest come first.
+have been so for longest come first. The time is asked for once and given to the statements:
+the database's own would be asked anew for every row.
 """
 
 from typing import Final
@@ -25,7 +26,7 @@ _AWAY: Final = (
 )
 _UNHELD: Final = (
     "({t}.claimed_by IS NOT NULL AND (w.id IS NULL OR w.status = 'gone'"
-    " OR s.status <> 'live' OR s.beat_at < {now} - :silent))"
+    " OR s.status <> 'live' OR s.beat_at < :now - :silent))"
 )
 """Claimed by a worker that is gone, or whose host agent does not beat any more."""
 
@@ -41,7 +42,7 @@ def _for(text: str, table: str) -> str:
 
 _SAID: Final = (
     f"{_for(_UNHELD, 'r')} AS unheld, {_for(_AWAY, 'r')} AS away, h.name AS host,"
-    " h.alive_at, {now} AS now_us"
+    " h.alive_at, CAST(:now AS BIGINT) AS now_us"
 )
 _STUCK: Final = (
     "SELECT r.id, r.status, r.step, r.queue, r.beat, r.code, r.message, r.claimed_by,"
@@ -56,9 +57,9 @@ _STUCK: Final = (
 )
 _RUNNING: Final = (
     f"{_STUCK} AND r.status = 'running' AND ({_for(_UNHELD, 'r')} OR {_for(_AWAY, 'r')}"
-    " OR (r.claimed_by IS NULL AND (r.due_at < {now} - :late OR (r.publishes > :tries"
+    " OR (r.claimed_by IS NULL AND (r.due_at < :now - :late OR (r.publishes > :tries"
     " AND r.step IN ('validate', 'acquire')) OR (r.code IS NOT NULL AND NOT r.beat)))"
-    " OR r.end_requested_at < {now} - :ending) ORDER BY r.created_at + 0, r.id LIMIT :most"
+    " OR r.end_requested_at < :now - :ending) ORDER BY r.created_at + 0, r.id LIMIT :most"
 )
 _PARKED: Final = (
     f"{_STUCK} AND r.status = 'parked' ORDER BY r.created_at DESC, r.id LIMIT :most"
@@ -70,7 +71,7 @@ _LEASES: Final = (
     f" FROM leases r {_for(_HOLDER, 'r')} WHERE r.tenant_id = :tenant"
     f" AND r.status NOT IN ({among(LEASE_ENDS)}) AND ({_for(_UNHELD, 'r')}"
     f" OR {_for(_AWAY, 'r')} OR (r.status = 'releasing' AND r.last_error IS NOT NULL)"
-    " OR (r.claimed_by IS NULL AND r.due_at < {now} - :late))"
+    " OR (r.claimed_by IS NULL AND r.due_at < :now - :late))"
     " ORDER BY r.number + 0 LIMIT :most"
 )
 
@@ -90,6 +91,7 @@ def runs(
     return _flags(
         tx.all(
             _RUNNING,
+            now=tx.stamp(),
             tenant=tenant_id,
             silent=silent_us,
             late=late_us,
@@ -102,12 +104,18 @@ def runs(
 
 def parked(tx: Tx, *, tenant_id: str, silent_us: int) -> list[Row]:
     """List parked runs, the newest first."""
-    return _flags(tx.all(_PARKED, tenant=tenant_id, silent=silent_us, most=MOST))
+    return _flags(
+        tx.all(_PARKED, now=tx.stamp(), tenant=tenant_id, silent=silent_us, most=MOST)
+    )
 
 
 def leases(tx: Tx, *, tenant_id: str, silent_us: int, late_us: int) -> list[Row]:
     """List live leases that may have lost who looks after them, the oldest first."""
-    return _flags(tx.all(_LEASES, tenant=tenant_id, silent=silent_us, late=late_us, most=MOST))
+    return _flags(
+        tx.all(
+            _LEASES, now=tx.stamp(), tenant=tenant_id, silent=silent_us, late=late_us, most=MOST
+        )
+    )
 
 
 def _flags(rows: list[Row]) -> list[Row]:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from leasehold.api.pages import (
+    activity,
     entry,
     failures,
     fleet,
@@ -10,8 +11,10 @@ from leasehold.api.pages import (
     overview,
     place_forms,
     places,
+    queues,
     run,
     runs,
+    schedules,
     starting,
     trouble,
 )
@@ -26,9 +29,12 @@ PARTS: Final = tuple(
         run,
         failures,
         trouble,
+        queues,
         leases,
         fleet,
         place_forms,
         places,
+        schedules,
+        activity,
     )
 )

@@ -34,8 +34,10 @@ _OF_TENANTS: Final = (
     ("Runs", "/runs"),
     ("Failures", "/failures"),
     ("Trouble", "/trouble"),
+    ("Queues", "/queues"),
     ("Leases", "/leases"),
     ("Environments", "/environments"),
+    ("Schedules", "/schedules"),
 )
 _OF_ALL: Final = (("Hosts", "/hosts"), ("Providers", "/providers"))
 SAID: Final = {
@@ -50,6 +52,9 @@ SAID: Final = {
     "changed": "The changes are saved; what runs goes on as it began.",
     "unchanged": "Nothing was different, so nothing was changed.",
     "deleted": "The environment is deleted; what runs in it goes on.",
+    "scheduled": "The schedule makes runs from its next time on.",
+    "paused": "The schedule makes no runs until it is resumed.",
+    "unscheduled": "The schedule is deleted; the runs that it has made go on.",
     "archive": "The environment takes no new runs; what runs in it goes on.",
     "unarchive": "The environment takes runs again.",
 }
@@ -84,7 +89,9 @@ def _may(caller: Caller | None) -> dict[str, bool]:
 def _nav(caller: Caller | None) -> list[tuple[str, str]]:
     if caller is None:
         return []
-    parts = _OF_ALL if caller.role is Role.ROOT else (*_OF_TENANTS, *_OF_ALL)
+    parts = [*(() if caller.role is Role.ROOT else _OF_TENANTS), *_OF_ALL]
+    if caller.role is not Role.VIEWER:
+        parts.append(("Activity", "/activity"))
     return [(name, PAGES + path) for name, path in parts]
 
 
