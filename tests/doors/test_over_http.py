@@ -93,14 +93,30 @@ def test_files_come_out_of_the_store(doors: Doors, tmp_path: Path) -> None:
     )
 
 
-def test_files_are_refused_before_they_are_packed(doors: Doors, tmp_path: Path) -> None:
-    for command in (
-        ("run", "--workspace", str(tmp_path), "--", "true"),
-        ("runs", "artifacts", doors.run, "--sync-back", str(tmp_path)),
-    ):
-        said = doors.rest(*command)
-        assert (said.code, said.out) == (2, "")
-        assert "no route for the bytes" in said.err
+def test_a_directory_goes_there_and_what_changed_comes_home(
+    doors: Doors, tmp_path: Path
+) -> None:
+    root = tmp_path / "work"
+    (root / "d").mkdir(parents=True)
+    (root / "d" / "same").write_text("same\n")
+    (root / "d" / "old").write_text("old\n")
+    (root / "gone").write_text("gone\n")
+    (root / "big").write_bytes(bytes(range(256)) * 4000)
+    script = "cat d/same; wc -c <big; echo new > d/old; echo more > d/more; rm gone"
+    typed = ("--workspace", str(root), "--sync-back", "--json", "--", "sh", "-c", script)
+    said = doors.rest("run", *typed)
+    assert said.code == 0, said.err
+    assert said.json()["stdout"].split() == ["same", "1024000"]
+    assert (root / "d" / "old").read_text() == "new\n"
+    assert (root / "d" / "more").read_text() == "more\n"
+    assert not (root / "gone").exists()
+    # Once more, into a directory in which somebody has worked meanwhile.
+    other = tmp_path / "other"
+    (other / "d").mkdir(parents=True)
+    (other / "d" / "old").write_text("mine\n")
+    again = doors.rest("runs", "artifacts", said.json()["id"], "--sync-back", str(other))
+    assert again.code == 4, again.err
+    assert (other / "d" / "old").read_text() == "mine\n"
 
 
 def test_keys_that_are_refused_have_a_code_of_their_own(doors: Doors) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from leasehold.cli.codes import say
-from leasehold.cli.tenancy import tenant_of
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leasehold.cli.door import Door
-    from leasehold.cli.ports import Way
     from leasehold.settings import Settings
-    from leasehold.store.database import Row
+    from leasehold.trees.homing import Fetch
 
 _SHOWN: Final = 5
 _KINDS: Final = frozenset({"https", "ssh", "file"})
@@ -24,17 +24,6 @@ _KINDS: Final = frozenset({"https", "ssh", "file"})
 
 def is_url(workspace: str) -> bool:
     return "://" in workspace
-
-
-def check_way(way: "Way", workspace: str | None) -> None:
-    """
-    Refuse a directory before it is packed for nobody.
-
-    Raises:
-        BadInputError: There is no way for its bytes.
-    """
-    if workspace is not None and not is_url(workspace):
-        way.need_files("--workspace")
 
 
 def _text_of(path: Path) -> str:
@@ -131,15 +120,11 @@ def packed(
         yield Carried(str(root.resolve()), tree, spool)
 
 
-def bring_home(settings: "Settings", root: Path, lines: "list[Row]") -> int:
+def bring_home(root: Path, lines: "Sequence[Any]", fetch: "Fetch") -> int:
     """Apply what a run changed to a directory, and say what was done; return the conflicts."""
-    from leasehold.blobs import Blobs
     from leasehold.trees import homing
 
-    blobs, tenant = Blobs(settings.store_address), tenant_of(settings)
-    report = homing.bring(
-        root, lines, lambda digest, target: blobs.fetch(tenant, digest, target)
-    )
+    report = homing.bring(root, lines, fetch)
     say(
         f"{len(report.changed)} files changed and {len(report.deleted)} deleted in {root}"
         f" as the run left them"

@@ -100,13 +100,17 @@ class SqlPort:
         carried.put(self.door)
 
     def bring_home(self, run_id: str, home: Path) -> int:
+        from leasehold.blobs import Blobs
         from leasehold.cli import carrying
         from leasehold.store import artifacts
 
         lines = self.door.read(
             lambda tx: artifacts.of_run(tx, run_id, kinds=("changed", "deleted"))
         )
-        return carrying.bring_home(self.door.settings, home, lines)
+        blobs = Blobs(self.door.settings.store_address)
+        return carrying.bring_home(
+            home, lines, lambda digest, file: blobs.fetch(self.tenant, digest, file)
+        )
 
     def __enter__(self) -> Self:
         self.door.__enter__()
@@ -130,9 +134,6 @@ class SqlWay:
         from leasehold.cli import footing
 
         footing.need_stack(self.settings, what)
-
-    def need_files(self, what: str) -> None:
-        """Nothing to refuse: this way has the store."""
 
     def footing(self) -> "Footing":
         from leasehold.cli.footing import Footing
