@@ -13,7 +13,6 @@ from leasehold.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leasehold.cli.door import Door
     from leasehold.settings import Settings
     from leasehold.trees.homing import Fetch
 
@@ -44,28 +43,6 @@ class Carried:
     tree: dict[str, Any]
     spool: BinaryIO | None = None
     """The packed directory; None: it is a URL."""
-
-    def put(self, door: "Door") -> None:
-        """
-        Put a packed directory into the store, for the run that is submitted next.
-
-        Raises:
-            BlobsUnavailableError: The store does not take it.
-        """
-        if self.spool is not None:
-            put(door, self.spool, digest=self.tree["digest"], size=self.tree["bytes"])
-
-
-def put(door: "Door", spool: BinaryIO, *, digest: str, size: int) -> None:
-    """
-    Put bytes into the store, for the run that is submitted next.
-
-    Raises:
-        BlobsUnavailableError: The store does not take it.
-    """
-    from leasehold.orchestrator import storing
-
-    storing.keep(door.context, door.tenant, spool, digest=digest, size=size)
 
 
 @contextmanager

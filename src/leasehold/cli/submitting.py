@@ -116,8 +116,9 @@ class Place:
         environment = None if lease_id else self.env
         if self.provider is not None:
             environment = self._made(door, self.provider)
-        if self.carried is not None:
-            door.carry(self.carried)
+        if self.carried is not None and self.carried.spool is not None:
+            tree = self.carried.tree
+            door.keep(self.carried.spool, digest=tree["digest"], size=tree["bytes"])
         return Request(
             spec=spec,
             environment=environment,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from leasehold.cli import tenancy
 from leasehold.cli.by_http.places import HttpEnvironments, HttpFleet, HttpLeases
@@ -27,9 +27,6 @@ from leasehold.client.wire import Patience, is_readable
 from leasehold.errors import ForbiddenError, NotFoundError
 from leasehold.ids import DEFAULT_TENANT
 from leasehold.settings import Settings
-
-if TYPE_CHECKING:
-    from leasehold.cli.carrying import Carried
 
 
 class HttpPort:
@@ -115,10 +112,8 @@ class HttpPort:
     def is_served(self) -> bool:
         return True
 
-    def carry(self, carried: "Carried") -> None:
-        if carried.spool is not None:
-            tree = carried.tree
-            self._client.runs.keep(carried.spool, digest=tree["digest"], size=tree["bytes"])
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        self._client.runs.keep(file, digest=digest, size=size)
 
     def bring_home(self, run_id: str, home: Path) -> int:
         from leasehold.cli import carrying

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from leasehold.cli import door as doors
 from leasehold.cli.by_sql.places import SqlEnvironments, SqlFleet, SqlLeases
@@ -21,7 +21,6 @@ from leasehold.cli.ports import Shape
 from leasehold.settings import Settings
 
 if TYPE_CHECKING:
-    from leasehold.cli.carrying import Carried
     from leasehold.cli.footing import Footing
 
 
@@ -96,8 +95,10 @@ class SqlPort:
 
         return footing.is_served(self.door.settings)
 
-    def carry(self, carried: "Carried") -> None:
-        carried.put(self.door)
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        from leasehold.orchestrator import storing
+
+        storing.keep(self.door.context, self.tenant, file, digest=digest, size=size)
 
     def bring_home(self, run_id: str, home: Path) -> int:
         from leasehold.blobs import Blobs
