@@ -12,9 +12,20 @@ from api.served import make_key
 from api.test_matrix import OWN, everything, routes_of
 from leasehold.api.gate import is_page
 from leasehold.api.serving import Service
+from leasehold.domain import likeness
 from leasehold.domain.roles import Role
-from leasehold.store.database import Database
+from leasehold.ids import new_id
+from leasehold.store.database import Database, Tx
 from store.rows import insert_lease, insert_run
+
+
+def failed(tx: Tx, tenant: str) -> dict[str, str]:
+    """Make a failed run of a kind of its own."""
+    message = "".join(letter for letter in new_id() if letter.isalpha()) + tenant
+    insert_run(tx, status="failed", tenant_id=tenant, code="command_failed", message=message)
+    own = likeness.fingerprint("command_failed", None, "true", message)
+    return {"fingerprint": own}
+
 
 MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", ""): Row(200, 200, 200, 303),
@@ -29,6 +40,10 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/runs/bulk/do"): Row(
         403, 422, 422, 403, body={"action": "cancel", "mark": "none of ours"}
     ),
+    ("GET", "/new-run"): Row(403, 200, 200, 403),
+    ("POST", "/new-run"): Row(
+        403, 303, 303, 403, body={"command": "true", "environment": "place"}
+    ),
     ("GET", "/runs/{run_id}"): Row(200, 200, 200, 403, run("queued")),
     ("GET", "/runs/{run_id}/output/live"): Row(200, 200, 200, 403, run("failed")),
     # It has none: the same as of a run that is nowhere.
@@ -36,6 +51,9 @@ MATRIX: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/runs/{run_id}/cancel"): Row(403, 303, 303, 403, run("queued")),
     ("POST", "/runs/{run_id}/retry"): Row(403, 303, 303, 403, run("failed")),
     ("POST", "/runs/{run_id}/resume"): Row(403, 303, 303, 403, run("parked")),
+    ("GET", "/trouble"): Row(200, 200, 200, 403),
+    ("GET", "/failures"): Row(200, 200, 200, 403),
+    ("GET", "/failures/{fingerprint}"): Row(200, 200, 200, 403, failed),
     ("GET", "/leases"): Row(200, 200, 200, 403),
     ("GET", "/leases/{lease_id}"): Row(200, 200, 200, 403, lease),
     ("POST", "/leases/{lease_id}/release"): Row(403, 303, 303, 403, lease),

@@ -16,7 +16,8 @@ from leasehold.store.database import Database
 from store.rows import insert_execution, insert_held, insert_lease, insert_run, insert_worker
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}'
-PATHS = ("", "/runs", "/leases", "/hosts", "/providers", "/environments", "/new-environment",
+PATHS = ("", "/runs", "/failures", "/trouble", "/leases", "/hosts", "/providers",
+         "/environments", "/new-environment",
          "/new-environment?provider=fake", "/environments/place", "/nowhere")  # fmt: skip
 
 

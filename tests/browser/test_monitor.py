@@ -101,6 +101,20 @@ def test_everything_can_be_done_without_a_script(open_: Open, deployment: Deploy
     expect(page.get_by_label("API key")).to_be_visible()
 
 
+def test_a_run_is_started_from_its_page(open_: Open) -> None:
+    page = open_("/new-run")
+    page.get_by_label("Command required").fill("echo started by hand")
+    page.get_by_text("Labels, variables").click()
+    page.get_by_label("Labels", exact=True).fill("by=hand")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_contain_text("submitted")
+    expect(page.locator(".stream.stdout pre")).to_contain_text("started by hand")
+    expect(page.locator("h1 .status")).to_have_text("succeeded")
+    page.get_by_role("link", name="Start one like it").click()
+    expect(page.get_by_label("Command required")).to_have_value("echo started by hand")
+    expect(page.get_by_label("Labels", exact=True)).to_have_value("by=hand")
+
+
 def test_many_runs_are_cancelled_after_a_preview(open_: Open, deployment: Deployment) -> None:
     for _ in range(2):
         deployment.start_run("--label", "many=yes", "--require", "gpu=yes", "--", "true")
@@ -165,7 +179,8 @@ def test_a_phone_scrolls_one_way_only(
     open_: Open, deployment: Deployment, shot: Callable[[Page, str], None]
 ) -> None:
     run_id = deployment.start_run("--", "sh", "-c", "seq 30")
-    for path in ("", "/runs", "/leases", "/hosts", "/providers/local", f"/runs/{run_id}",
+    for path in ("", "/runs", "/trouble", "/failures", "/leases", "/hosts",
+                 "/providers/local", "/new-run", f"/runs/{run_id}",
                  "/new-environment?provider=ssh"):  # fmt: skip
         page = open_(path, viewport={"width": 360, "height": 740})
         wide = page.evaluate("document.documentElement.scrollWidth")

@@ -2,8 +2,20 @@
 
 from typing import Final
 
-from leasehold.api.pages import entry, fleet, leases, overview, places, run, runs
+from leasehold.api.pages import (
+    entry,
+    failures,
+    fleet,
+    leases,
+    overview,
+    places,
+    run,
+    runs,
+    starting,
+    trouble,
+)
 
 PARTS: Final = tuple(
-    part.router for part in (entry, overview, runs, run, leases, fleet, places)
+    part.router
+    for part in (entry, overview, runs, starting, run, failures, trouble, leases, fleet, places)
 )

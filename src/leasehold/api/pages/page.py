@@ -32,12 +32,15 @@ _FIELDS_MAX: Final = 2000
 _OF_TENANTS: Final = (
     ("Overview", ""),
     ("Runs", "/runs"),
+    ("Failures", "/failures"),
+    ("Trouble", "/trouble"),
     ("Leases", "/leases"),
     ("Environments", "/environments"),
 )
 _OF_ALL: Final = (("Hosts", "/hosts"), ("Providers", "/providers"))
 SAID: Final = {
     "cancel": "It is asked to end; it is cancelled once nothing of it runs any more.",
+    "started": "The run is submitted.",
     "retry": "This is the new run.",
     "resume": "It is back in the queue.",
     "release": "The lease is given back: its sandbox is being destroyed.",
