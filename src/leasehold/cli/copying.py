@@ -53,11 +53,7 @@ class _Follower:
 
     @property
     def over(self) -> bool:
-        return self.ended or self.row.get("status") == RunStatus.PARKED
-
-    @property
-    def ended(self) -> bool:
-        return self._one.over
+        return self._one.over or self.row.get("status") == RunStatus.PARKED
 
 
 def inside(path: str) -> str:
@@ -86,13 +82,18 @@ def carry(port: Port, footing: Footing, lease: str, body: dict[str, Any]) -> Don
     # A person waits for it: it is not tried as often as work that can wait.
     spec = parsed({"commands": [{"argv": ["true"]}], "max_infra_attempts": _TRIES, **body})
     place = Place(env=None, provider=None, lease=lease, visit=True)
-    run_id = port.runs.submit(place.request(port, spec, None))["id"]
-    progress = ProgressLine()
-    follower = _Follower(port.runs.follower(run_id, sink=None))
-    code = interrupting.follow(port, follower, "cancel", tick=footing.keep, progress=progress)
+    request = place.request(port, spec, None)
+
+    def begin() -> _Follower:
+        return _Follower(port.runs.follower(port.runs.submit(request)["id"], sink=None))
+
+    follower, code = interrupting.follow(
+        port, begin, "cancel", tick=footing.keep, progress=ProgressLine()
+    )
     if code is not None:
         return code
-    if not follower.ended:
+    run_id = follower.run_id
+    if follower.row["status"] == RunStatus.PARKED:
         _give_up(port, run_id)
     following.say_debt(following.until_released(port, run_id, tick=footing.keep))
     done = Done(port.runs.show(run_id), port.runs.artifacts(run_id))
