@@ -169,6 +169,7 @@ READS: Final = [
     ("run", "--timeout", "soon", "--", "true"),
     ("run", "-e", "B", "--", "true"),
     ("exec", "nothing", "--", "true"),
+    ("cp", "nothing:path", "-"),
 ]
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from api.served import client_of, make_key
+from api.served import client_of, make_key, serving
 from leasehold.api.serving import Service
 from leasehold.blobs import Blobs
 from leasehold.client import Client
@@ -72,6 +72,36 @@ def test_what_has_rotted_is_an_error_and_never_half_an_answer(
     with api, pytest.raises(BlobMissingError, match="the log has it"):
         api.runs.fetch(run_id, PATH, (file := io.BytesIO()))
     assert file.getvalue() == b""
+
+
+def test_bytes_are_kept_under_their_digest(
+    client: httpx.Client, service: Service, database: Database, settings: Settings
+) -> None:
+    digest = hashlib.sha256(BIG).hexdigest()
+    with Client(service.url, make_key(database, Role.OPERATOR)) as api:
+        for _ in range(2):
+            api.runs.keep(io.BytesIO(BIG), digest=digest, size=len(BIG))
+    (kept,) = Path(settings.store_address).rglob(digest)
+    assert kept.read_bytes() == BIG
+    wrong = client.put(f"/api/v1/blobs/{digest}", content=b"other")
+    assert wrong.status_code == 422
+    assert hashlib.sha256(b"other").hexdigest() in wrong.json()["message"]
+    assert client.put("/api/v1/blobs/nonsense", content=b"").status_code == 422
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(
+    settings: Settings, database: Database
+) -> None:
+    small = settings.model_copy(update={"max_workspace_bytes": 1000})
+    with serving(small) as service, client_of(service, make_key(database)) as client:
+        digest = hashlib.sha256(BIG).hexdigest()
+        answer = client.put(f"/api/v1/blobs/{digest}", content=BIG)
+        assert answer.status_code == 413, answer.text
+        whole = iter([BIG[:600], BIG[600:1300]])
+        digest = hashlib.sha256(BIG[:1300]).hexdigest()
+        answer = client.put(f"/api/v1/blobs/{digest}", content=whole)
+        assert answer.status_code == 413, answer.text
+    assert not list(Path(settings.store_address).rglob(digest))
 
 
 def test_another_tenants_files_are_not_there(

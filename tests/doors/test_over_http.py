@@ -1,5 +1,6 @@
 """What is special about commands over HTTP: signals, keys, and what does not go that way."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -73,8 +74,7 @@ def test_a_closed_pipe_cancels_the_run_over_http(doors: Doors) -> None:
 def test_what_cannot_go_over_http_says_so_in_a_line(
     doors: Doors, path: tuple[str, ...], tmp_path: Path
 ) -> None:
-    more = ["x", "y:z"] if path == ("cp",) else []
-    said = doors.rest(*path, *more)
+    said = doors.rest(*path)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(f"leasehold: {' '.join(path)} does not go over HTTP: ")
     assert said.err.count("\n") == 1
@@ -93,14 +93,57 @@ def test_files_come_out_of_the_store(doors: Doors, tmp_path: Path) -> None:
     )
 
 
-def test_files_are_refused_before_they_are_packed(doors: Doors, tmp_path: Path) -> None:
-    for command in (
-        ("run", "--workspace", str(tmp_path), "--", "true"),
-        ("runs", "artifacts", doors.run, "--sync-back", str(tmp_path)),
+def test_a_directory_goes_there_and_what_changed_comes_home(
+    doors: Doors, tmp_path: Path
+) -> None:
+    root = tmp_path / "work"
+    (root / "d").mkdir(parents=True)
+    (root / "d" / "same").write_text("same\n")
+    (root / "d" / "old").write_text("old\n")
+    (root / "gone").write_text("gone\n")
+    (root / "big").write_bytes(bytes(range(256)) * 4000)
+    script = "cat d/same; wc -c <big; echo new > d/old; echo more > d/more; rm gone"
+    typed = ("--workspace", str(root), "--sync-back", "--json", "--", "sh", "-c", script)
+    said = doors.rest("run", *typed)
+    assert said.code == 0, said.err
+    assert said.json()["stdout"].split() == ["same", "1024000"]
+    assert (root / "d" / "old").read_text() == "new\n"
+    assert (root / "d" / "more").read_text() == "more\n"
+    assert not (root / "gone").exists()
+    # Once more, into a directory in which somebody has worked meanwhile.
+    other = tmp_path / "other"
+    (other / "d").mkdir(parents=True)
+    (other / "d" / "old").write_text("mine\n")
+    again = doors.rest("runs", "artifacts", said.json()["id"], "--sync-back", str(other))
+    assert again.code == 4, again.err
+    assert (other / "d" / "old").read_text() == "mine\n"
+
+
+def test_files_are_copied_into_a_sandbox_and_out_of_it(doors: Doors, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "one").write_text("1\n")
+    (tree / "run").write_text("#!/bin/sh\n")
+    (tree / "run").chmod(0o755)
+    said = doors.rest("cp", "--json", str(tree), f"{doors.lease[-12:]}:by-rest")
+    assert said.code == 0, said.err
+    assert said.json()["files"] == 2
+    assert doors.rest("exec", doors.lease, "--", "by-rest/run").code == 0
+    back = tmp_path / "back"
+    assert doors.rest("cp", f"{doors.lease}:by-rest/.", str(back)).code == 0
+    assert (back / "deep" / "one").read_text() == "1\n"
+    assert os.access(back / "run", os.X_OK)
+    assert doors.rest("cp", "-", f"{doors.lease}:stream", stdin=b"streamed\n").code == 0
+    assert doors.rest("cp", f"{doors.lease}:stream", "-").out == "streamed\n"
+    for typed, code in (
+        ((f"{doors.lease}:nothing", str(tmp_path / "x")), 3),
+        ((str(tree), "nothing:x"), 3),
+        ((str(tmp_path / "nothing"), f"{doors.lease}:x"), 2),
+        ((f"{doors.lease}:by-rest", str(tree / "run")), 4),
     ):
-        said = doors.rest(*command)
-        assert (said.code, said.out) == (2, "")
-        assert "no route for the bytes" in said.err
+        sql, rest = doors.sql("cp", *typed), doors.rest("cp", *typed)
+        assert (rest.code, rest.err) == (sql.code, sql.err)
+        assert rest.code == code, rest.err
 
 
 def test_keys_that_are_refused_have_a_code_of_their_own(doors: Doors) -> None:

@@ -1,5 +1,7 @@
 """Failures that are alike, as one; those of one tenant, as far back as asked."""
 
+from typing import Any
+
 import pytest
 
 from leasehold.store import failures
@@ -9,7 +11,7 @@ from store.rows import insert_run
 OTHER = "other"
 
 
-def failed(database: Database, *messages: str, **values: object) -> list[str]:
+def failed(database: Database, *messages: str, **values: Any) -> list[str]:
     with database.write("test") as tx:
         rows = [
             insert_run(tx, status="failed", code="command_failed", message=one, **values)

@@ -13,6 +13,7 @@ from leasehold.api import (
     activity,
     answers,
     batches,
+    blobs,
     bulk,
     environments,
     files,
@@ -101,6 +102,7 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
         inside,
         runs,
         files,
+        blobs,
         output,
         streams,
         probes,
@@ -125,7 +127,8 @@ def make(door: Door, settings: Settings, *, pace: Pace | None = None, **limits: 
     for part in PARTS:
         app.include_router(part, prefix=PAGES, include_in_schema=False)
     app.add_middleware(Gate, door=door, settings=settings)
-    limits.setdefault("max_file_bytes", settings.max_artifact_bytes)
+    largest = max(settings.max_artifact_bytes, settings.max_workspace_bytes)
+    limits.setdefault("max_file_bytes", largest)
     app.add_middleware(Envelope, shown=problems.shown, **limits)
     if settings.api_cors_origins:
         # Around all, so that pages may read errors too, and ask beforehand without a key.

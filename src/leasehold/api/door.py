@@ -64,6 +64,11 @@ class Door:
         self.context = app.context(publish=transport.Sender(app.settings))
         self._waiting = threading.BoundedSemaphore(WAITING)
 
+    @property
+    def max_workspace_bytes(self) -> int:
+        """How big a workspace may be that is sent here, packed."""
+        return self._settings.max_workspace_bytes
+
     def secret_keys(self) -> Keys:
         """
         Return the keys that encrypt secrets; an embedded stack makes its own.

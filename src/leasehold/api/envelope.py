@@ -29,9 +29,9 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 BODY_S: Final = 30.0
 """In which a body must be there as a whole."""
 
-FILES: Final = "/api/v1/run/artifacts/"
+FILES: Final = ("/api/v1/run/artifacts/", "/api/v1/blobs/")
 FILE_S: Final = 600.0
-"""As `BODY_S`, of a file that a run's command sends: it goes to disk as it comes."""
+"""As `BODY_S`, of a file that is sent: it goes to disk as it comes."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HEADERS: Final = {

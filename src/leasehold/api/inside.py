@@ -6,9 +6,7 @@ of the addresses that it knows is ours, before it is given anything; `helper.sh`
 for shells that reports. These two need no token, and say the same to everybody.
 """
 
-import hashlib
 import tempfile
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Annotated, Any, BinaryIO, Final, TypeVar, cast
 
@@ -18,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from leasehold.api.answers import Answer
 from leasehold.api.asking import Decent
 from leasehold.api.door import Inside, TheDoor
+from leasehold.api.spooling import FILE, spooled
 from leasehold.domain import run_tokens
 from leasehold.errors import BadInputError, TooLargeError
 from leasehold.orchestrator import reporting
@@ -26,14 +25,7 @@ from leasehold.store.database import Row, Tx
 
 T = TypeVar("T")
 router = APIRouter(prefix="/run", tags=["run"])
-_WRITE_BYTES: Final = 1024 * 1024
 _HELPER: Final = (files("leasehold.api") / "helper.sh").read_text()
-_FILE: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string"}}},
-    }
-}
 
 
 @router.get("/hello", response_class=Response)
@@ -90,7 +82,7 @@ def event(body: Annotated[EventSpec, Decent], caller: Inside, door: TheDoor) -> 
     return Answer(shown, status_code=201)
 
 
-@router.put("/artifacts/{path:path}", status_code=201, openapi_extra=_FILE)
+@router.put("/artifacts/{path:path}", status_code=201, openapi_extra=FILE)
 async def artifact(
     path: Annotated[str, Path(min_length=1, max_length=reporting.PATH_CHARS)],
     request: Request,
@@ -102,17 +94,9 @@ async def artifact(
 ) -> Answer:
     """Keep a file of the run under a name, over what was sent under it before."""
     await run_in_threadpool(_check, door, caller, path, request)
-    digest, size = hashlib.sha256(), 0
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
-        waiting = bytearray()
-        async for part in request.stream():
-            size += len(part)
-            waiting += part
-            if len(waiting) >= _WRITE_BYTES:
-                await _spool(spool, digest.update, waiting)
-        await _spool(spool, digest.update, waiting)
-        found = digest.hexdigest()
+        found, size = await spooled(request, spool)
         if sha256 is not None and sha256.lower() != found:
             raise BadInputError(
                 f"Leasehold-SHA256: what came is {found}", field="Leasehold-SHA256"
@@ -130,12 +114,3 @@ def _check(door: TheDoor, caller: Speaker, path: str, request: Request) -> None:
         raise TooLargeError("the body is too large")
     size = int(length)
     door.read(lambda tx: reporting.check_room(tx, door.context, caller, path, size=size))
-
-
-async def _spool(
-    spool: BinaryIO, update: Callable[[bytes], object], waiting: bytearray
-) -> None:
-    part = bytes(waiting)
-    waiting.clear()
-    update(part)
-    await run_in_threadpool(spool.write, part)

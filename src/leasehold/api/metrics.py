@@ -91,8 +91,10 @@ class _Told(Collector):
         yield ended
         oldest = "How long the oldest run has been queued that only room is missing to."
         yield _one("queue_oldest_seconds", oldest, found.oldest_us / _US)
-        late = "How late the row is that is due for longest; above some seconds nobody works."
+        late = "How late the row is that is due for longest; above some seconds no clock turns."
         yield _one("due_late_seconds", late, found.late_us / _US)
+        unanswered = "Runs whose step was sent three times or more, and nobody has taken it."
+        yield _one("runs_unanswered", unanswered, found.unanswered)
         waits: dict[tuple[str, ...], list[int]] = {(): found.waits_us}
         yield _spread("run_wait_seconds", "From created to started, last five minutes.", waits)
         took: dict[tuple[str, ...], list[int]] = {

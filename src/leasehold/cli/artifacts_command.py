@@ -47,8 +47,6 @@ def artifacts(
     if all_ and output is None:
         raise BadInputError("--all: say where, with -o DIR")
     way = entering.way()
-    if sync_back is not None:
-        way.need_files("runs artifacts --sync-back")
     with way.open() as port:
         run_id = port.resolve("run", run)
         shape, found = port.runs.show(run_id), port.runs.artifacts(run_id)

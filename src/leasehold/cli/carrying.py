@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from leasehold.cli.codes import say
-from leasehold.cli.tenancy import tenant_of
 from leasehold.errors import BadInputError
 
 if TYPE_CHECKING:
-    from leasehold.cli.door import Door
-    from leasehold.cli.ports import Way
+    from collections.abc import Sequence
+
     from leasehold.settings import Settings
-    from leasehold.store.database import Row
+    from leasehold.trees.homing import Fetch
 
 _SHOWN: Final = 5
 _KINDS: Final = frozenset({"https", "ssh", "file"})
@@ -24,17 +23,6 @@ _KINDS: Final = frozenset({"https", "ssh", "file"})
 
 def is_url(workspace: str) -> bool:
     return "://" in workspace
-
-
-def check_way(way: "Way", workspace: str | None) -> None:
-    """
-    Refuse a directory before it is packed for nobody.
-
-    Raises:
-        BadInputError: There is no way for its bytes.
-    """
-    if workspace is not None and not is_url(workspace):
-        way.need_files("--workspace")
 
 
 def _text_of(path: Path) -> str:
@@ -55,28 +43,6 @@ class Carried:
     tree: dict[str, Any]
     spool: BinaryIO | None = None
     """The packed directory; None: it is a URL."""
-
-    def put(self, door: "Door") -> None:
-        """
-        Put a packed directory into the store, for the run that is submitted next.
-
-        Raises:
-            BlobsUnavailableError: The store does not take it.
-        """
-        if self.spool is not None:
-            put(door, self.spool, digest=self.tree["digest"], size=self.tree["bytes"])
-
-
-def put(door: "Door", spool: BinaryIO, *, digest: str, size: int) -> None:
-    """
-    Put bytes into the store, for the run that is submitted next.
-
-    Raises:
-        BlobsUnavailableError: The store does not take it.
-    """
-    from leasehold.orchestrator import storing
-
-    storing.keep(door.context, door.tenant, spool, digest=digest, size=size)
 
 
 @contextmanager
@@ -131,15 +97,11 @@ def packed(
         yield Carried(str(root.resolve()), tree, spool)
 
 
-def bring_home(settings: "Settings", root: Path, lines: "list[Row]") -> int:
+def bring_home(root: Path, lines: "Sequence[Any]", fetch: "Fetch") -> int:
     """Apply what a run changed to a directory, and say what was done; return the conflicts."""
-    from leasehold.blobs import Blobs
     from leasehold.trees import homing
 
-    blobs, tenant = Blobs(settings.store_address), tenant_of(settings)
-    report = homing.bring(
-        root, lines, lambda digest, target: blobs.fetch(tenant, digest, target)
-    )
+    report = homing.bring(root, lines, fetch)
     say(
         f"{len(report.changed)} files changed and {len(report.deleted)} deleted in {root}"
         f" as the run left them"

@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from leasehold.cli import codes, following, interrupting
-from leasehold.cli.by_sql.following import SqlFollower
-from leasehold.cli.by_sql.port import SqlPort
 from leasehold.cli.codes import say
-from leasehold.cli.door import Door
-from leasehold.cli.footing import Footing
 from leasehold.cli.output import ProgressLine
+from leasehold.cli.ports import Follower, Footing, Port, Shape
 from leasehold.cli.submitting import Place, parsed
 from leasehold.domain.lifecycle import RunStatus
 from leasehold.errors import BadInputError, ConflictError, NotFoundError
-from leasehold.store import artifacts, moves, views
-from leasehold.store.database import Row, Tx
 
 _SHOWN: Final = 5
 _TRIES: Final = 3
@@ -31,23 +26,34 @@ _ERRORS: Final[dict[str, type[BadInputError | NotFoundError | ConflictError]]] =
 class Done:
     """A run that is over, and what it left."""
 
-    run: Row
-    events: dict[str, Any]
-    """The data of each event by its name."""
+    run: Shape
+    lines: Sequence[Shape]
 
-    lines: Sequence[Row]
+    @property
+    def events(self) -> dict[str, Any]:
+        """The data of each event by its name."""
+        return {event["name"]: event["data"] for event in self.run["events"]}
 
 
-class _Follower(SqlFollower):
+class _Follower:
     """Follows a copy; one that is parked is over, since nobody would take it up again."""
+
+    def __init__(self, one: Follower) -> None:
+        self._one = one
+        self.run_id = one.run_id
+        self.turn, self.stop_showing, self.close = one.turn, one.stop_showing, one.close
+
+    @property
+    def row(self) -> Shape:
+        return self._one.row
+
+    @property
+    def last(self) -> Shape | None:
+        return self._one.last
 
     @property
     def over(self) -> bool:
-        return self.ended or self.row.get("status") == RunStatus.PARKED
-
-    @property
-    def ended(self) -> bool:
-        return super().over
+        return self._one.over or self.row.get("status") == RunStatus.PARKED
 
 
 def inside(path: str) -> str:
@@ -64,7 +70,7 @@ def inside(path: str) -> str:
     return f"/{plain}" if path.startswith("/") else plain or "."
 
 
-def carry(door: Door, footing: Footing, lease: str, body: dict[str, Any]) -> Done | int:
+def carry(port: Port, footing: Footing, lease: str, body: dict[str, Any]) -> Done | int:
     """
     Let a worker do it; return what came of it, or our exit code if we left it before.
 
@@ -76,36 +82,32 @@ def carry(door: Door, footing: Footing, lease: str, body: dict[str, Any]) -> Don
     # A person waits for it: it is not tried as often as work that can wait.
     spec = parsed({"commands": [{"argv": ["true"]}], "max_infra_attempts": _TRIES, **body})
     place = Place(env=None, provider=None, lease=lease, visit=True)
-    port = SqlPort(door)
-    row = port.runs.submit(place.request(port, spec, None))
-    progress = ProgressLine()
-    follower = _Follower(door, row["id"], sink=None)
-    code = interrupting.follow(port, follower, "cancel", tick=footing.keep, progress=progress)
+    request = place.request(port, spec, None)
+
+    def begin() -> _Follower:
+        return _Follower(port.runs.follower(port.runs.submit(request)["id"], sink=None))
+
+    follower, code = interrupting.follow(
+        port, begin, "cancel", tick=footing.keep, progress=ProgressLine()
+    )
     if code is not None:
         return code
-    if not follower.ended:
-        _give_up(port, row["id"])
-    following.say_debt(following.until_released(port, row["id"], tick=footing.keep))
-    done = door.read(lambda tx: _done(tx, row["id"]))
+    run_id = follower.run_id
+    if follower.row["status"] == RunStatus.PARKED:
+        _give_up(port, run_id)
+    following.say_debt(following.until_released(port, run_id, tick=footing.keep))
+    done = Done(port.runs.show(run_id), port.runs.artifacts(run_id))
     kind = _ERRORS.get(done.run["code"] or "")
     if kind is not None:
         raise kind(f"cp: {done.run['message']}")
     return done
 
 
-def _give_up(port: SqlPort, run_id: str) -> None:
+def _give_up(port: Port, run_id: str) -> None:
     """End a run that is parked, and say what stood in its way."""
-    port.runs.cancel(run_id, why="parked")
-    events = port.door.read(lambda tx: _done(tx, run_id)).events
+    events = Done(port.runs.cancel(run_id, why="parked"), ()).events
     trouble = events.get("files.failed") or events.get("step.execute.failed") or {}
     say(f"cp: given up after {_TRIES} tries: {trouble.get('message', 'see runs show')}")
-
-
-def _done(tx: Tx, run_id: str) -> Done:
-    run = views.run_row(tx, run_id)
-    assert run is not None, "runs are never deleted while they are looked at"
-    events = {row["name"]: row["data"] for row in moves.events_of(tx, run_id=run_id)}
-    return Done(run, events, artifacts.of_run(tx, run_id))
 
 
 def failed(done: Done) -> int:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from leasehold.cli import carrying, copying, interrupting, output
-from leasehold.cli.door import Door, settings
-from leasehold.cli.footing import Footing, need_stack
+from leasehold.cli import copying, entering, interrupting, output
+from leasehold.cli.ports import Port
 from leasehold.errors import BadInputError
 from leasehold.settings import Settings
 from leasehold.trees.packing import Packed, pack_these
@@ -52,12 +51,12 @@ def copy(sources: Sequence[str], lease: str, path: str, *, as_json: bool) -> int
     if path.endswith(("/", "/.")):
         # As with cp: a file does not become `new/`, a directory may.
         to["to_directory"] = to["to_directory"] or not _is_directory(sources[0])
-    found = settings()
-    need_stack(found, "cp")
-    with interrupting.terminable(), Footing(found) as footing, Door(found) as door:
-        door.resolve("lease", lease)  # before a gigabyte is packed for nobody
-        packed = _pack(door, sources)
-        done = copying.carry(door, footing, lease, {"copy_in": {**packed.spec, **to}})
+    way = entering.way()
+    way.need_stack("cp")
+    with interrupting.terminable(), way.footing() as footing, way.open() as port:
+        port.resolve("lease", lease)  # before a gigabyte is packed for nobody
+        packed = _pack(port, way.settings, sources)
+        done = copying.carry(port, footing, lease, {"copy_in": {**packed.spec, **to}})
     if isinstance(done, int):
         return done
     if "files.copied" not in done.events:
@@ -73,32 +72,31 @@ def _is_directory(text: str) -> bool:
     return text != STREAM and Path(text).is_dir()
 
 
-def _pack(door: Door, sources: Sequence[str]) -> _Packed:
+def _pack(port: Port, found: Settings, sources: Sequence[str]) -> _Packed:
     """
     Put what was named into the store.
 
     Raises:
         BadInputError: There is no such file, it cannot be read, or it is beyond a limit.
     """
-    found = door.settings
     limits = Limits(files=found.max_workspace_files, bytes=found.max_workspace_bytes)
     with tempfile.TemporaryFile() as file:
         spool = cast("BinaryIO", file)
         if STREAM in sources:
             if len(sources) > 1:
                 raise BadInputError("cp: stdin (-) is copied alone")
-            return _file(door, sys.stdin.buffer, spool, limits, what="stdin")
+            return _file(port, sys.stdin.buffer, spool, limits, what="stdin")
         named = [_source(text) for text in sources]
         if len(named) == 1 and stat.S_ISREG(named[0].mode):
             (one,) = named
             try:
                 with one.path.open("rb") as opened:
-                    packed = _file(door, opened, spool, limits, what=one.text)
+                    packed = _file(port, opened, spool, limits, what=one.text)
             except OSError as error:
                 raise BadInputError(f"cp: {one.text!r}: {error.strerror}") from None
             packed.spec |= {"name": one.name, "executable": bool(one.mode & stat.S_IXUSR)}
             return packed
-        return _tree(door, named, spool, limits)
+        return _tree(port, found, named, spool, limits)
 
 
 def _source(text: str) -> _Source:
@@ -122,7 +120,7 @@ def _source(text: str) -> _Source:
 
 
 def _file(
-    door: Door, source: BinaryIO, spool: BinaryIO, limits: Limits, *, what: str
+    port: Port, source: BinaryIO, spool: BinaryIO, limits: Limits, *, what: str
 ) -> _Packed:
     # Copied aside first: a file that grows meanwhile would not be what its digest says.
     seen, size = hashlib.sha256(), 0
@@ -133,12 +131,13 @@ def _file(
         seen.update(part)
         spool.write(part)
     digest = seen.hexdigest()
-    carrying.put(door, spool, digest=digest, size=size)
+    port.keep(spool, digest=digest, size=size)
     return _Packed({"digest": digest, "bytes": size, "is_file": True}, 1, size)
 
 
-def _tree(door: Door, named: list[_Source], spool: BinaryIO, limits: Limits) -> _Packed:
-    found = door.settings
+def _tree(
+    port: Port, found: Settings, named: list[_Source], spool: BinaryIO, limits: Limits
+) -> _Packed:
     if len(named) == 1:
         # Its own name is given to the worker, who sees whether it is needed.
         packed, name = _packed(found, {"": named[0].path}, spool, limits), named[0].name
@@ -151,7 +150,7 @@ def _tree(door: Door, named: list[_Source], spool: BinaryIO, limits: Limits) -> 
                 raise BadInputError(f"cp: two sources are called {one.name!r}")
             by_name[one.name] = one.path
         packed, name = _packed(found, by_name, spool, limits), None
-    carrying.put(door, spool, digest=packed.digest, size=packed.bytes)
+    port.keep(spool, digest=packed.digest, size=packed.bytes)
     spec = {"digest": packed.digest, "bytes": packed.bytes, "name": name}
     return _Packed(spec, packed.plain, packed.content_bytes, packed.left_out)
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from leasehold.blobs import Blobs
-from leasehold.cli import copying, interrupting, output
+from leasehold.cli import copying, entering, interrupting, output
 from leasehold.cli.copying import Done
-from leasehold.cli.door import Door, settings
-from leasehold.cli.footing import Footing, need_stack
-from leasehold.cli.tenancy import tenant_of
+from leasehold.cli.ports import Port
 from leasehold.errors import BadInputError, ConflictError, HostileTreeError, NotFoundError
 from leasehold.trees import homing
 
@@ -28,24 +25,32 @@ def copy(lease: str, path: str, dest: str, *, as_json: bool) -> int:
     target = None if dest == STREAM else _Target(dest)
     # What ends with a slash or a dot is a directory; the worker takes it for nothing else.
     wanted = f"{plain}/." if plain != "." and path.endswith(("/", "/.")) else plain
-    found = settings()
-    need_stack(found, "cp")
-    with interrupting.terminable(), Footing(found) as footing, Door(found) as door:
-        done = copying.carry(door, footing, lease, {"copy_out": wanted})
-    if isinstance(done, int):
-        return done
+    way = entering.way()
+    way.need_stack("cp")
+    with interrupting.terminable(), way.footing() as footing, way.open() as port:
+        done = copying.carry(port, footing, lease, {"copy_out": wanted})
+        if isinstance(done, int):
+            return done
+        return _brought(port, done, path, plain, target, as_json=as_json)
+
+
+def _brought(
+    port: Port, done: Done, path: str, plain: str, target: "_Target | None", *, as_json: bool
+) -> int:
     collected = done.events.get("artifacts.collected")
     if collected is None:
         return copying.failed(done)
     left_out = [(row["path"], row["reason"]) for row in done.lines if row["kind"] == "skipped"]
     if "copied" not in collected:
         raise NotFoundError(f"cp: {path!r}: {left_out[0][1] if left_out else 'not found'}")
-    blobs = Blobs(found.store_address)
+    kept = [
+        {**row, "mode": int(row["mode"], 8)} for row in done.lines if row["kind"] == "artifact"
+    ]
+    by_digest = {row["sha256"]: row for row in kept if row["sha256"] is not None}
 
-    def fetch(digest: str, file: BinaryIO) -> object:
-        return blobs.fetch(tenant_of(found), digest, file)
+    def fetch(digest: str, file: BinaryIO) -> None:
+        port.runs.fetch(done.run["id"], by_digest[digest], file)
 
-    kept = [row for row in done.lines if row["kind"] == "artifact"]
     if collected["copied"] == "file":
         bad = _file(kept, plain, target, fetch)
     else:

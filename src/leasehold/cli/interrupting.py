@@ -42,35 +42,55 @@ def terminable() -> Iterator[None]:
 
 def follow(
     port: Port,
-    follower: Follower,
+    begin: Callable[[], Follower],
     on_interrupt: OnInterrupt,
     *,
     tick: Callable[[], None],
     progress: ProgressLine,
-) -> int | None:
-    """Follow a run to its end; return None, or the exit code if we left it before."""
+) -> tuple[Follower, int | None]:
+    """
+    Submit a run and follow it to its end.
+
+    Args:
+        begin: Submits it. A signal that comes meanwhile is about the run that it makes, so it
+            waits until that is known.
+
+    Returns:
+        Its follower, and the exit code if we left it before; else None.
+
+    Raises:
+        KeyboardInterrupt: Two came before there was a run.
+    """
+    follower: Follower | None = None
     asked = broken = False
     while True:
         try:
+            if follower is None:
+                with heeding.unbroken():
+                    follower = begin()
             until_end(follower, tick=tick, progress=progress)
         except BrokenPipeError:
+            if follower is None:
+                raise
             # Whoever read our output is gone; the command would have got SIGPIPE here.
             follower.stop_showing()
             broken = True
             port.runs.cancel(follower.run_id, why="its output's reader is gone")
         except KeyboardInterrupt as interrupt:
+            if follower is None:
+                raise
             progress.clear()
             told = isinstance(interrupt, _TermReceived)
             answer = "cancel" if asked else _answer(on_interrupt, told=told)
             if answer == "detach" or (asked and follower.row.get("end_requested")):
                 say(f"run {follower.run_id} goes on; `leasehold runs logs -f` follows it")
-                return INTERRUPTED
+                return follower, INTERRUPTED
             if answer == "cancel":
                 asked = True
                 say("cancelling; once more to leave it")
                 port.runs.cancel(follower.run_id, why="interrupted")
         else:
-            return BROKEN_PIPE if broken else None
+            return follower, BROKEN_PIPE if broken else None
 
 
 def _answer(on_interrupt: OnInterrupt, *, told: bool) -> str:

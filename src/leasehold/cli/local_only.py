@@ -15,7 +15,6 @@ from leasehold.errors import BadInputError
 
 _PROCESS: Final = "it is a process of the deployment, which reaches SQL and broker itself"
 _TABLES: Final = "it is about the tables themselves"
-_BYTES: Final = "the API has no route into a sandbox's files yet"
 
 WHY: Final[Mapping[tuple[str, ...], str]] = {
     ("up",): "it runs a stack on this machine",
@@ -29,7 +28,6 @@ WHY: Final[Mapping[tuple[str, ...], str]] = {
     ("db", "upgrade"): _TABLES,
     ("db", "check"): _TABLES,
     ("db", "restored"): _TABLES,
-    ("cp",): _BYTES,
 }
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeAlias
 from leasehold.domain.specs import SETUP
 
 if TYPE_CHECKING:
-    from leasehold.cli.carrying import Carried
     from leasehold.domain.schedules import ScheduleChange, ScheduleSpec
     from leasehold.domain.specs import EnvironmentSpec
     from leasehold.domain.webhooks import WebhookChange, WebhookSpec
@@ -54,11 +53,16 @@ class Follower(Protocol):
     """One look after the other at one run."""
 
     run_id: str
-    row: Shape
-    """The run in the last look: its status, step, code, message, exit_code, …"""
 
-    last: Shape | None
-    """The execution that came last: its signal, and what was dropped of its output."""
+    @property
+    def row(self) -> Shape:
+        """The run in the last look: its status, step, code, message, exit_code, …"""
+        ...
+
+    @property
+    def last(self) -> Shape | None:
+        """The execution that came last: its signal, and what was dropped of its output."""
+        ...
 
     @property
     def over(self) -> bool: ...
@@ -255,8 +259,8 @@ class Port(Protocol):
     ) -> Sequence[Shape]: ...
     def now_us(self) -> int: ...
     def is_served(self) -> bool: ...
-    def carry(self, carried: "Carried") -> None:
-        """Bring a workspace to where workers find it."""
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        """Put bytes where workers find them, for the run that is submitted next."""
         ...
 
     def bring_home(self, run_id: str, home: Path) -> int:
@@ -283,10 +287,6 @@ class Way(Protocol):
     def open(self) -> Port: ...
     def need_stack(self, what: str) -> None:
         """Refuse what nobody would ever carry out."""
-        ...
-
-    def need_files(self, what: str) -> None:
-        """Refuse what needs the store of files, where this way has none."""
         ...
 
     def footing(self) -> AbstractContextManager[Footing]: ...

@@ -191,7 +191,6 @@ def run(
     if workspace is None:
         parsed(body)  # before anything is looked for: what was typed wrong is said at once
     way = entering.way()
-    carrying.check_way(way, workspace)
     with ExitStack() as stack:
         carried = None
         if workspace is not None:

@@ -116,8 +116,9 @@ class Place:
         environment = None if lease_id else self.env
         if self.provider is not None:
             environment = self._made(door, self.provider)
-        if self.carried is not None:
-            door.carry(self.carried)
+        if self.carried is not None and self.carried.spool is not None:
+            tree = self.carried.tree
+            door.keep(self.carried.spool, digest=tree["digest"], size=tree["bytes"])
         return Request(
             spec=spec,
             environment=environment,
@@ -184,32 +185,40 @@ def follow(
     """Submit a run and follow it to its end; return our exit code."""
     from leasehold.cli import following, interrupting
     from leasehold.cli.output import ProgressLine
+    from leasehold.cli.ports import Follower
 
     with way.open() as door:
-        row = door.runs.submit(place.request(door, spec, key))
+        request = place.request(door, spec, key)
         collected = _Collected() if as_json else None
         out = collected.stdout if collected else _stream(sys.stdout)
         err = collected.stderr if collected else _stream(sys.stderr)
         progress = ProgressLine()
         sink = following.to_streams(out, err, progress=progress)
-        follower = door.runs.follower(row["id"], sink=sink)
+        begun: list[Follower] = []
+
+        def begin() -> Follower:
+            begun.append(door.runs.follower(door.runs.submit(request)["id"], sink=sink))
+            return begun[0]
+
         try:
-            code = interrupting.follow(
-                door, follower, on_interrupt, tick=footing.keep, progress=progress
+            follower, code = interrupting.follow(
+                door, begin, on_interrupt, tick=footing.keep, progress=progress
             )
         except (StoreUnavailableError, ApiUnavailableError):
             progress.end()
-            say(f"run {row['id']} is out of sight; it goes on, and its end is kept in SQL")
+            for one in begun:
+                say(f"run {one.run_id} is out of sight; it goes on, and its end is kept in SQL")
             raise
         finally:
-            follower.close()
+            for one in begun:
+                one.close()
         if code is not None:
             if not follower.over and footing.is_own:
                 say("its command goes on by itself; `leasehold up` here takes it up again")
             return code
-        last = following.until_released(door, row["id"], tick=footing.keep)
+        last = following.until_released(door, follower.run_id, tick=footing.keep)
         following.say_debt(last)
-        run = door.runs.show(row["id"])
+        run = door.runs.show(follower.run_id)
         _bring_home(door, run, home)
         if collected:
             _emit(run, collected)

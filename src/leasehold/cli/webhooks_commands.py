@@ -1,13 +1,15 @@
 """``leasehold webhooks``: who is told when runs end."""
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from leasehold.cli.codes import say
 from leasehold.cli.options import AsJson, Limit, as_option, pairs
-from leasehold.cli.ports import Shape
 from leasehold.errors import BadInputError
+
+if TYPE_CHECKING:
+    from leasehold.cli.ports import Shape
 
 group = typer.Typer(no_args_is_help=True, help="Who is told when runs end.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name or id.")]
@@ -217,7 +219,7 @@ def redeliver(
         say(f"run {shape['run_id']} is told to {hook['name']} once more")
 
 
-def _tell_secret(shape: Shape, *, as_json: bool, words: str) -> None:
+def _tell_secret(shape: "Shape", *, as_json: bool, words: str) -> None:
     from leasehold.cli import output
 
     if as_json:
@@ -227,7 +229,7 @@ def _tell_secret(shape: Shape, *, as_json: bool, words: str) -> None:
     say(f"webhook {shape['name']} {words}; its secret is shown this once")
 
 
-def _tell(shape: Shape, *, as_json: bool, words: str) -> None:
+def _tell(shape: "Shape", *, as_json: bool, words: str) -> None:
     from leasehold.cli import output
 
     if as_json:

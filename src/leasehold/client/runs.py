@@ -133,6 +133,17 @@ class Runs:
             raise ApiUnavailableError(f"{path}: what came is not what was sent")
         return digest
 
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        """
+        Send bytes that a run which is created next names by their SHA-256.
+
+        Args:
+            file: Open for bytes, and seekable.
+            digest: Their SHA-256, in hex.
+            size: How many.
+        """
+        self._wire.put(f"blobs/{digest}", file, size=size)
+
     def create(self, body: Mapping[str, Any], *, key: str | None = None) -> Run:
         """Create a run from a body as `POST /runs` takes it; mostly `Client.run` is meant."""
         return Run.of(self._wire, self._wire.post("runs", body, key=key or new_id()))

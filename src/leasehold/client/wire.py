@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import httpx
 
@@ -30,6 +30,8 @@ LONGEST_S: Final = 5.0
 _AWAY: Final = frozenset({502, 503, 504})
 _FULL: Final = 429
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_FILE_S: Final = 600.0
+_PART_BYTES: Final = 256 * 1024
 _CONNECT_S: Final = 5.0
 _ERRORS_FROM: Final = 400
 _SILENT_S: Final = 45.0
@@ -147,6 +149,15 @@ class Wire:
         finally:
             response.close()
 
+    def put(self, path: str, file: BinaryIO, *, size: int) -> Any:
+        """Send a file from its beginning, again if need be; return the JSON of the answer."""
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        timeout = httpx.Timeout(_FILE_S, connect=min(_CONNECT_S, self._timeout_s))
+        request = self._http.build_request(
+            "PUT", path, content=_FromStart(file), headers=headers, timeout=timeout
+        )
+        return self._sent(request, repeat=True, stream=False).json()
+
     def save(
         self, path: str, query: Mapping[str, Any], write: Callable[[bytes], object]
     ) -> str:
@@ -212,6 +223,18 @@ class Wire:
     def _away(self, error: httpx.TransportError) -> ApiUnavailableError:
         why = str(error) or type(error).__name__
         return ApiUnavailableError(f"{self.url} does not answer: {why}")
+
+
+class _FromStart:
+    """A file's bytes, each time from its beginning: a request may be sent again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while part := self._file.read(_PART_BYTES):
+            yield part
 
 
 def pause_s(failures: int, *, asked_s: float | None) -> float:

@@ -2,12 +2,11 @@
 What a whole deployment does now and has done lately, in numbers: for programs that watch it.
 
 All of it is read from partial indexes of what is not over, from the ends of the last minutes,
-or from the newest lines of history; nothing grows with history. What a look takes of history is
-bounded by `MOST`.
+or from the newest lines of history; nothing grows with history, and counts stop at `MOST`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from leasehold.domain.lifecycle import LEASE_ENDS
 from leasehold.store import restored
@@ -18,20 +17,32 @@ from leasehold.store.tables import ADMISSIBLE
 WINDOW_US: Final = 300_000_000
 """How far back "lately" goes."""
 
-MOST: Final = 5_000
+MOST: Final = 50_000
+"""Where a count stops: it is a lower bound then."""
+
+_LINES: Final = 5_000
+_ENDS: Final = 500
+UNANSWERED: Final = 3
+"""So often a step is sent before it counts as unanswered."""
+
 _HOUR_US: Final = 3_600_000_000
 _ENDED: Final = (
     "SELECT {columns} FROM runs WHERE tenant_id IN (SELECT id FROM tenants)"
     " AND finished_at > :since AND finished_at IS NOT NULL AND output_pruned_at IS NULL"
     " UNION ALL SELECT {columns} FROM runs WHERE tenant_id IN (SELECT id FROM tenants)"
-    " AND finished_at > :since AND output_pruned_at IS NOT NULL"
+    " AND finished_at > :since AND output_pruned_at IS NOT NULL LIMIT :most"
 )
+_PRIORITIES: Final = " UNION ALL ".join(f"SELECT {n} AS priority" for n in range(10))
+_COUNT: Final = "(SELECT count(*) FROM (SELECT 1 AS one FROM runs WHERE {where} LIMIT :most) q)"
+_PARKED: Final = "tenant_id IN (SELECT id FROM tenants) AND status = 'parked'"
 _QUEUED: Final = (
-    "SELECT (SELECT count(*) FROM runs WHERE status = 'queued' AND waits = 0) AS ready,"
-    " (SELECT count(*) FROM runs WHERE waits > 0) AS waiting,"
-    f" (SELECT MIN(created_at) FROM runs WHERE {ADMISSIBLE}) AS oldest_at,"
-    " (SELECT count(*) FROM runs WHERE tenant_id IN (SELECT id FROM tenants)"
-    "  AND status = 'parked') AS parked,"
+    f"SELECT {_COUNT.format(where=ADMISSIBLE)} AS ready,"
+    f" {_COUNT.format(where='waits > 0')} AS waiting,"
+    f" {_COUNT.format(where=_PARKED)} AS parked,"
+    # The first of each priority by the index that admission reads; ids are in order of time.
+    " (SELECT MIN(q.at) FROM (SELECT (SELECT r.created_at FROM runs r WHERE"
+    " r.status = 'queued' AND r.waits = 0 AND r.priority = p.priority ORDER BY r.id LIMIT 1)"
+    f" AS at FROM ({_PRIORITIES}) p) q) AS oldest_at,"
     " (SELECT MIN(due_at) FROM runs WHERE due_at IS NOT NULL) AS run_due,"
     " (SELECT MIN(due_at) FROM leases WHERE due_at IS NOT NULL) AS lease_due,"
     " {now} AS now_us"
@@ -54,7 +65,10 @@ class Gauges:
     """How long the oldest run that only lacks room has been queued."""
 
     late_us: int
-    """How late the row is that is due for longest."""
+    """How late the row is that is due for longest; a clock that sends it puts it off."""
+
+    unanswered: int = 0
+    """Runs whose step was sent several times, and nobody has taken it."""
 
     running: dict[str, int] = field(default_factory=dict)
     """By step."""
@@ -85,7 +99,7 @@ class Gauges:
 
 def look(tx: Tx) -> Gauges:
     """Return the numbers of all tenants together."""
-    row = tx.one(_QUEUED)
+    row = tx.one(_QUEUED, most=MOST)
     assert row is not None
     now = int(row["now_us"])
     found = Gauges(
@@ -131,35 +145,44 @@ def _runs(tx: Tx, found: Gauges) -> None:
     rows = tx.all(
         f"SELECT status, code, count(*) AS n FROM ({ended}) q GROUP BY status, code",
         since=since,
+        most=MOST,
     )
     found.ended = {(row["status"], row["code"] or ""): int(row["n"]) for row in rows}
     started = "created_at, started_at"
-    union = f"{_ENDED.format(columns=started)} UNION ALL {running.format(what=started)}"
+    union = f"SELECT * FROM ({_ENDED.format(columns=started)}) e"
     rows = tx.all(
-        f"SELECT started_at - created_at AS us FROM ({union}) q WHERE started_at > :since"
-        " ORDER BY started_at DESC LIMIT :most",
+        f"SELECT started_at - created_at AS us FROM ({running.format(what=started)}"
+        f" UNION ALL {union}) q WHERE started_at > :since"
+        " ORDER BY started_at DESC LIMIT :lines",
         since=since,
         most=MOST,
+        lines=_LINES,
     )
     found.waits_us = [int(row["us"]) for row in rows]
+    unanswered = tx.value(
+        "SELECT count(*) FROM runs WHERE status = 'running' AND claimed_by IS NULL"
+        " AND NOT beat AND publishes >= :sent",
+        sent=UNANSWERED,
+    )
+    found.unanswered = int(unanswered)
 
 
 def _steps(tx: Tx, found: Gauges) -> None:
-    """Pair beginnings and ends of steps among the newest lines of history."""
+    """Find the beginnings of the steps that have ended among the newest lines of history."""
     rows = tx.all(
-        "SELECT name, run_id, lease_id, at FROM events ORDER BY id DESC LIMIT :most", most=MOST
+        "SELECT e.name, e.at, (SELECT MAX(s.at) FROM events s WHERE s.run_id = e.run_id"
+        "  AND s.id < e.id AND s.name = REPLACE(e.name, '.finished', '.started')) AS began"
+        " FROM (SELECT id, name, run_id, at FROM events ORDER BY id DESC LIMIT :lines) e"
+        " WHERE e.name LIKE 'step.%.finished' AND e.run_id IS NOT NULL AND e.at > :since"
+        " ORDER BY e.id DESC LIMIT :ends",
+        lines=_LINES,
+        since=found.now_us - WINDOW_US,
+        ends=_ENDS,
     )
-    begun: dict[tuple[Any, str], int] = {}
-    for row in reversed(rows):
-        noun, _, rest = row["name"].partition(".")
-        step, _, what = rest.partition(".")
-        if noun != "step" or row["at"] < found.now_us - WINDOW_US:
-            continue
-        of = (row["run_id"] or row["lease_id"], step)
-        if what == "started":
-            begun[of] = int(row["at"])
-        elif (at := begun.pop(of, None)) is not None:
-            found.steps_us.setdefault(step, []).append(int(row["at"]) - at)
+    for row in rows:
+        if row["began"] is not None:
+            step = row["name"].split(".")[1]
+            found.steps_us.setdefault(step, []).append(int(row["at"]) - int(row["began"]))
 
 
 def _fleet(tx: Tx, found: Gauges) -> None:

@@ -209,6 +209,7 @@ def artifact_view(row: Row) -> Shape:
         "sha256": row["sha256"],
         "mode": f"{row['mode']:o}",
         "link": row["link"],
+        "base": row["base"],
         "reason": row["reason"],
         "created_at": iso(row["created_at"]),
     }

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import BinaryIO, Self
 
 from leasehold.cli import tenancy
 from leasehold.cli.by_http.places import HttpEnvironments, HttpFleet, HttpLeases
@@ -24,17 +24,9 @@ from leasehold.cli.options import patience
 from leasehold.cli.ports import Shape
 from leasehold.client import Client
 from leasehold.client.wire import Patience, is_readable
-from leasehold.errors import BadInputError, ForbiddenError, NotFoundError
+from leasehold.errors import ForbiddenError, NotFoundError
 from leasehold.ids import DEFAULT_TENANT
 from leasehold.settings import Settings
-
-if TYPE_CHECKING:
-    from leasehold.cli.carrying import Carried
-
-_NO_FILES: Final = (
-    "the API has no route for the bytes of files that go in; give a git URL, or unset"
-    " LEASEHOLD_API_URL where the store can be reached"
-)
 
 
 class HttpPort:
@@ -120,13 +112,21 @@ class HttpPort:
     def is_served(self) -> bool:
         return True
 
-    def carry(self, carried: "Carried") -> None:
-        if carried.spool is not None:
-            raise BadInputError(f"--workspace: {_NO_FILES}", field="--workspace")
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        self._client.runs.keep(file, digest=digest, size=size)
 
     def bring_home(self, run_id: str, home: Path) -> int:
-        raise BadInputError(
-            f"--sync-back {home}: run {run_id}: {_NO_FILES}", field="--sync-back"
+        from leasehold.cli import carrying
+
+        found = [dict(one.raw) for one in self._client.runs.artifacts(run_id)]
+        lines = [one for one in found if one["kind"] in {"changed", "deleted"}]
+        paths = {one["sha256"]: one["path"] for one in lines if one["sha256"] is not None}
+
+        def fetch(digest: str, file: BinaryIO) -> object:
+            return self._client.runs.fetch(run_id, paths[digest], file, kind="changed")
+
+        return carrying.bring_home(
+            home, [one | {"mode": int(one["mode"], 8)} for one in lines], fetch
         )
 
     def __enter__(self) -> Self:
@@ -190,15 +190,6 @@ class HttpWay:
 
     def need_stack(self, what: str) -> None:
         """Nothing to refuse: whether somebody works there, the API's deployment knows."""
-
-    def need_files(self, what: str) -> None:
-        """
-        Refuse: the store is not to be had.
-
-        Raises:
-            BadInputError: Says what to do.
-        """
-        raise BadInputError(f"{what}: {_NO_FILES}", field=what)
 
     @contextmanager
     def footing(self) -> Iterator[_Elsewhere]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from leasehold.cli import door as doors
 from leasehold.cli.by_sql.places import SqlEnvironments, SqlFleet, SqlLeases
@@ -21,7 +21,6 @@ from leasehold.cli.ports import Shape
 from leasehold.settings import Settings
 
 if TYPE_CHECKING:
-    from leasehold.cli.carrying import Carried
     from leasehold.cli.footing import Footing
 
 
@@ -96,17 +95,23 @@ class SqlPort:
 
         return footing.is_served(self.door.settings)
 
-    def carry(self, carried: "Carried") -> None:
-        carried.put(self.door)
+    def keep(self, file: BinaryIO, *, digest: str, size: int) -> None:
+        from leasehold.orchestrator import storing
+
+        storing.keep(self.door.context, self.tenant, file, digest=digest, size=size)
 
     def bring_home(self, run_id: str, home: Path) -> int:
+        from leasehold.blobs import Blobs
         from leasehold.cli import carrying
         from leasehold.store import artifacts
 
         lines = self.door.read(
             lambda tx: artifacts.of_run(tx, run_id, kinds=("changed", "deleted"))
         )
-        return carrying.bring_home(self.door.settings, home, lines)
+        blobs = Blobs(self.door.settings.store_address)
+        return carrying.bring_home(
+            home, lines, lambda digest, file: blobs.fetch(self.tenant, digest, file)
+        )
 
     def __enter__(self) -> Self:
         self.door.__enter__()
@@ -130,9 +135,6 @@ class SqlWay:
         from leasehold.cli import footing
 
         footing.need_stack(self.settings, what)
-
-    def need_files(self, what: str) -> None:
-        """Nothing to refuse: this way has the store."""
 
     def footing(self) -> "Footing":
         from leasehold.cli.footing import Footing
