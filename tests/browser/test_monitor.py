@@ -34,6 +34,30 @@ def test_output_comes_while_it_is_written_with_its_colours(
     expect(page.locator("h3 small")).to_contain_text("exit code 4")
 
 
+def test_output_is_searched_across_colours_and_while_it_comes(
+    open_: Open, deployment: Deployment
+) -> None:
+    script = (
+        "printf 'a nee\\033[31mdle\\033[0m here\\n<i>Needle</i>\\n';"
+        " while ! test -e go; do sleep 0.1; done"
+    )
+    run_id = deployment.start_run("--", "sh", "-c", script)
+    page = run_page(open_, run_id)
+    expect(page.locator(".stream.stdout pre")).to_contain_text("Needle")
+    search = page.get_by_label("Search")
+    search.fill("needle")
+    count = page.locator("#search-tool output")
+    expect(count).to_have_text("1 of 2")
+    search.press("Enter")
+    expect(count).to_have_text("2 of 2")
+    words = "[...CSS.highlights.get('found')].map(range => range.toString())"
+    assert page.evaluate(words) == ["needle", "Needle"]
+    search.fill("nothing like it")
+    expect(count).to_have_text("0 of 0")
+    assert page.locator(".stream.stdout pre span").all_inner_texts() == ["dle"]
+    deployment.call("runs", "cancel", run_id)
+
+
 def test_a_change_appears_by_itself_and_nothing_jumps(
     open_: Open, deployment: Deployment
 ) -> None:
