@@ -95,7 +95,7 @@ def listed(*statuses: str) -> Callable[[Tx], Any]:
 
 
 def stuck(tx: Tx) -> None:
-    limits = {"tenant_id": TENANT, "silent_us": 10_000_000}
+    limits: dict[str, Any] = {"tenant_id": TENANT, "silent_us": 10_000_000}
     troubles.runs(tx, **limits, late_us=10_000_000, ending_us=60_000_000, tries=2)
     troubles.parked(tx, **limits)
     troubles.leases(tx, **limits, late_us=10_000_000)

@@ -1,5 +1,7 @@
 """Queues in numbers: depth, age, waits and rates, of one tenant and of the last hour."""
 
+from typing import Any
+
 import pytest
 
 from leasehold.store import queues
@@ -24,11 +26,19 @@ def test_depth_and_waits_are_those_of_each_environment(database: Database) -> No
         insert_run(tx, status="queued", waits=1)
         insert_run(tx, status="queued", tenant_id="other")
         for wait in range(1, 101):
-            times = {"created_at": now - wait * SECOND_US, "started_at": now}
+            times: dict[str, Any] = {"created_at": now - wait * SECOND_US, "started_at": now}
             insert_run(tx, status="succeeded", environment_id="b", **times)
-        long_ago = {"finished_at": now - 2 * queues.WINDOW_US, "started_at": 1, "created_at": 0}
+        long_ago: dict[str, Any] = {
+            "finished_at": now - 2 * queues.WINDOW_US,
+            "started_at": 1,
+            "created_at": 0,
+        }
         insert_run(tx, status="succeeded", environment_id="c", **long_ago)
-        pruned = {"output_pruned_at": now, "created_at": now - 5 * SECOND_US, "started_at": now}
+        pruned: dict[str, Any] = {
+            "output_pruned_at": now,
+            "created_at": now - 5 * SECOND_US,
+            "started_at": now,
+        }
         insert_run(tx, status="failed", environment_id="d", **pruned)
     found = look(database)
     first, second, third = found.queues
