@@ -8,10 +8,11 @@ be cut before it or after it, so that its answer is lost; after it the thread ma
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TypeAlias
 
+import sqlalchemy as sa
 from sqlalchemy import event
 
 from leasehold.errors import StoreUnavailableError
@@ -57,6 +58,7 @@ class SimDatabase(Database):
         """The transaction that somebody is inside of: nobody may wait or call out there."""
 
         self._pending: tuple[str, list[Line]] | None = None
+        self._kept: sa.Connection | None = None
         self.raw: sqlite3.Connection
 
         @event.listens_for(self.engine, "connect")
@@ -67,26 +69,38 @@ class SimDatabase(Database):
     def _wall(self) -> int:
         return int(self._scheduler.now * 1e6) + YEAR_2026_US + self.jump_us
 
+    def _connect(self) -> AbstractContextManager[sa.Connection]:
+        # One for all: giving it back to a pool and taking it again would cost as much as
+        # the transaction. A second transaction beside an open one is refused by it.
+        if self._kept is None:
+            self._kept = self.engine.connect()
+        return nullcontext(self._kept)
+
     @contextmanager
     def write(self, name: str) -> Iterator[Tx]:
         self._reach()
-        with super().write(name) as tx, self._opened(name):
-            yield tx
-            self._pending = (name, list(tx.history))
+        with super().write(name) as tx:
+            self.open = name
+            try:
+                yield tx
+                self._pending = (name, list(tx.history))
+            finally:
+                self.open = None
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         self._reach()
-        with super().read() as tx, self._opened("read"):
-            yield tx
+        with super().read() as tx:
+            self.open = "read"
+            try:
+                yield tx
+            finally:
+                self.open = None
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[None]:
-        self.open = name
-        try:
-            yield
-        finally:
-            self.open = None
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        super().close()
 
     def go_away(self, seconds: float) -> None:
         """Answer nobody for a while."""

@@ -12,8 +12,9 @@ there would be forgotten by the search, too.
 
 import base64
 import json
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -38,6 +39,8 @@ OWN: Final = "own"
 
 NAMES: Final = (ACCOUNT, LOGIN, OWN)
 
+_WORD: Final = re.compile(rb"[0-9a-zA-Z]+")
+
 
 class Planted:
     """The values of one seed, and who has said one of them."""
@@ -50,6 +53,9 @@ class Planted:
         self.values: list[str] = []
         self.leaks: list[str] = []
         self._marks: list[bytes] = []
+        self._words: list[bytes] = []
+        """Where none of these is, no mark is: they are fewer than half as many."""
+
         self._told: set[str] = set()
         self._hider = Redactor()
 
@@ -60,7 +66,9 @@ class Planted:
             (f"{name}:{first}/+?{second}", f'{name} "{first}" & {second}', f"{first}\n{second}")
         )
         self.values.append(value)
-        self._marks += sorted(_marks(value))
+        marks = sorted(_marks(value))
+        self._marks += marks
+        self._words += _words(marks)
         self._hider = Redactor.of(self.values)
         return value
 
@@ -81,11 +89,20 @@ class Planted:
         """Look for values in what somebody could read."""
         for text in texts:
             data = text if isinstance(text, bytes) else str(text).encode(errors="replace")
+            if not self._may_be_in(data):
+                continue
             found = next((mark for mark in self._marks if mark in data), None)
             if found is not None and len(self.leaks) < 20:  # noqa: PLR2004  enough to see
                 at = data.index(found)
                 shown = data[max(0, at - 60) : at + len(found) + 20]
                 self.leaks.append(f"a secret's value is in {where}: {shown!r}")
+
+    def _may_be_in(self, data: bytes) -> bool:
+        # A loop and no generator: this is asked of everything that anybody says.
+        for word in self._words:  # noqa: SIM110
+            if word in data:
+                return True
+        return False
 
     def look_through(self, raw: sqlite3.Connection) -> None:
         """Look for values in every row of every table."""
@@ -94,9 +111,27 @@ class Planted:
             cursor = raw.execute(f'SELECT * FROM "{table}"')  # noqa: S608  a name of the schema's
             columns = [one[0] for one in cursor.description]
             for row in cursor:
+                cells = [
+                    cell if isinstance(cell, bytes) else cell.encode(errors="replace")
+                    for cell in row
+                    if isinstance(cell, str | bytes)
+                ]
+                # No mark has a NUL: what is in a cell is in its row, and the other way round.
+                if not self._may_be_in(b"\0".join(cells)):
+                    continue
                 for column, cell in zip(columns, row, strict=True):
                     if isinstance(cell, str | bytes):
                         self.look(f"{table}.{column}", cell)
+
+
+def _words(marks: Iterable[bytes]) -> list[bytes]:
+    """Return few texts, one of which is in whatever has one of the marks in it."""
+    words: list[bytes] = []
+    longest = (max(_WORD.findall(mark), key=len) for mark in marks)
+    for word in sorted(longest, key=len):
+        if not any(shorter in word for shorter in words):
+            words.append(word)
+    return words
 
 
 def _marks(value: str) -> Iterator[bytes]:

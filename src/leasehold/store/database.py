@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -138,10 +138,15 @@ class Tx:
         except self._errors as error:
             raise self._wrapped(sql, error) from error
 
-    def begin(self, sql: str, *, busy_ms: int = sqlite.BUSY_MS) -> None:
-        """Begin as SQLite must be told to; PostgreSQL's driver does it by itself."""
+    def begin(self, sql: str, *, busy_ms: int | None = sqlite.BUSY_MS) -> None:
+        """
+        Begin as SQLite must be told to; PostgreSQL's driver does it by itself.
+
+        Args:
+            busy_ms: How long to wait for a turn to write; None: nobody else can write.
+        """
         try:
-            if sql == sqlite.WRITE:
+            if sql == sqlite.WRITE and busy_ms is not None:
                 sqlite.take_turn(self._cursor, busy_ms=busy_ms)
             else:
                 self._cursor.execute(sql)
@@ -244,9 +249,12 @@ class Database:
         self.offset_us = 0
         """SQLite only: how far a test lets this process's wall clock be off."""
 
+        self._busy_ms: int | None = None
         self._sqlite_now = sqlite.NowFunction(lambda: self._wall_us() + self.offset_us)
         if self.dialect == "sqlite":
             self.engine = sqlite.make_engine(self.url, self._sqlite_now, pool_size=pool_size)
+            # What is in memory belongs to one connection.
+            self._busy_ms = sqlite.BUSY_MS if self.url.database else None
         else:
             self.engine = self._postgresql(pool_size, statement_timeout_s)
 
@@ -311,13 +319,17 @@ class Database:
         with self._open("BEGIN" if self.dialect == "sqlite" else None, None) as tx:
             yield tx
 
+    def _connect(self) -> AbstractContextManager[sa.Connection]:
+        """Return the connection of one transaction; the pool's, who gets it back."""
+        return self.engine.connect()
+
     @contextmanager
     def _open(self, begin: str | None, name: str | None) -> Iterator[Tx]:
         try:
-            with self.engine.connect() as connection, connection.begin() as transaction:
+            with self._connect() as connection, connection.begin() as transaction:
                 tx = Tx(connection)
                 if begin:
-                    tx.begin(begin)
+                    tx.begin(begin, busy_ms=self._busy_ms)
                 yield tx
                 for call in tx.before_commit:
                     call()
