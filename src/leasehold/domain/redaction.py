@@ -16,6 +16,7 @@ JSON. What is shorter than `SHORTEST` is not looked for: it would blot out every
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 SHORTEST: Final = 4
+_WORD: Final = re.compile(rb"[0-9a-zA-Z]+")
 _LINE: Final = 12
 """A line of a value counts by itself from this length on; shorter ones are words."""
 
@@ -51,7 +53,7 @@ def needles_of(value: str) -> set[bytes]:
         return set()
     forms = {raw, raw.strip()}
     forms.update(line.strip() for line in raw.splitlines() if len(line.strip()) >= _LINE)
-    for form in (raw, raw.strip()):
+    for form in {raw, raw.strip()}:
         forms.update(_base64(form))
         text = form.decode(errors="replace")
         for one in (quote(form, safe=""), quote(form), quote_plus(form)):
@@ -99,15 +101,34 @@ class Redactor:
     def _texts(self) -> tuple[str, ...]:
         return tuple(one.decode(errors="replace") for one in self.needles)
 
+    @cached_property
+    def _signs(self) -> tuple[bytes, ...]:
+        """Few texts: where none of these is, no needle is; most output has none."""
+        signs: list[bytes] = []
+        words = (max(_WORD.findall(one), key=len, default=b"") for one in self.needles)
+        likely = (
+            word if len(word) >= SHORTEST else one
+            for word, one in zip(words, self.needles, strict=True)
+        )
+        for sign in sorted(likely, key=len):
+            if not any(shorter in sign for shorter in signs):
+                signs.append(sign)
+        return tuple(signs)
+
     def beside(self, other: "Redactor") -> "Redactor":
         """Return what hides what either of them hides."""
         if set(other.needles) <= set(self.needles):
             return self
         both = {*self.needles, *other.needles}
-        return Redactor(tuple(sorted(both, key=lambda one: (-len(one), one))))
+        made = Redactor(tuple(sorted(both, key=lambda one: (-len(one), one))))
+        # This is made anew for each look, and what it is made of is not.
+        vars(made)["_signs"] = (*self._signs, *other._signs)
+        return made
 
     def hide(self, data: bytes) -> bytes:
         """Return the bytes with every value in them covered, one asterisk for each byte."""
+        if not any(sign in data for sign in self._signs):
+            return data
         spans = [
             (at, at + len(needle)) for needle in self.needles for at in _all_of(data, needle)
         ]

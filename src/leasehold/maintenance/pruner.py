@@ -15,7 +15,7 @@ process only remembers. While the alarm stands (`store.restored`) nothing is del
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from leasehold.domain.retention import (
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def removed(self) -> bool:
-        return any(asdict(self).values())
+        return any(getattr(self, one.name) for one in fields(self))
 
 
 def may(context: Context) -> bool:

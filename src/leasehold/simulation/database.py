@@ -19,7 +19,7 @@ from leasehold.errors import StoreUnavailableError
 from leasehold.simulation.scheduler import YEAR_2026_US, Killed, Scheduler
 from leasehold.simulation.weather import Weather
 from leasehold.store import environments, schema
-from leasehold.store.database import Database, Tx
+from leasehold.store.database import Begun, Database, Tx
 
 Line: TypeAlias = tuple[str, str | None, str | None, str, str, str | None]
 """Tenant, run, lease, name, data and actor of one line of history."""
@@ -40,6 +40,27 @@ def template() -> bytes:
     return data
 
 
+class _Kept:
+    """The one connection, and its transactions one after the other."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        self._raw = raw
+
+    def __enter__(self) -> "_Kept":
+        assert not self._raw.in_transaction, "a transaction inside of another one"
+        return self
+
+    def commit(self) -> None:
+        self._raw.commit()
+
+    def __exit__(self, *_: object) -> None:
+        if self._raw.in_transaction:
+            self._raw.rollback()
+
+
 class SimDatabase(Database):
     """One database for all processes; whoever asks is known by the scheduler."""
 
@@ -58,7 +79,7 @@ class SimDatabase(Database):
         """The transaction that somebody is inside of: nobody may wait or call out there."""
 
         self._pending: tuple[str, list[Line]] | None = None
-        self._kept: sa.Connection | None = None
+        self._kept: _Kept | None = None
         self.raw: sqlite3.Connection
 
         @event.listens_for(self.engine, "connect")
@@ -69,12 +90,11 @@ class SimDatabase(Database):
     def _wall(self) -> int:
         return int(self._scheduler.now * 1e6) + YEAR_2026_US + self.jump_us
 
-    def _connect(self) -> AbstractContextManager[sa.Connection]:
-        # One for all: giving it back to a pool and taking it again would cost as much as
-        # the transaction. A second transaction beside an open one is refused by it.
+    def _transaction(self) -> AbstractContextManager[Begun]:
+        # One connection for all: a pool's would cost more than most transactions.
         if self._kept is None:
-            self._kept = self.engine.connect()
-        return nullcontext(self._kept)
+            self._kept = _Kept(self.engine.connect())
+        return self._kept
 
     @contextmanager
     def write(self, name: str) -> Iterator[Tx]:
@@ -99,7 +119,7 @@ class SimDatabase(Database):
 
     def close(self) -> None:
         if self._kept is not None:
-            self._kept.close()
+            self._kept.connection.close()
         super().close()
 
     def go_away(self, seconds: float) -> None:

@@ -57,7 +57,8 @@ class Planted:
         """Where none of these is, no mark is: they are fewer than half as many."""
 
         self._told: set[str] = set()
-        self._hider = Redactor()
+        self._hider: Redactor | None = None
+        """What hides all values of now; made when it is asked for."""
 
     def draw(self, name: str) -> str:
         """Return a new value; from now on nobody may say it."""
@@ -69,7 +70,7 @@ class Planted:
         marks = sorted(_marks(value))
         self._marks += marks
         self._words += _words(marks)
-        self._hider = Redactor.of(self.values)
+        self._hider = None
         return value
 
     def vault(self, database: Database) -> Vault:
@@ -78,11 +79,14 @@ class Planted:
 
     def _hear(self, values: Sequence[str]) -> None:
         # All simulated processes share one log.
-        self._told.update(values)
-        log.hide(sorted(self._told))
+        if not self._told.issuperset(values):
+            self._told.update(values)
+            log.hide(sorted(self._told))
 
     def as_stored(self, output: bytes) -> bytes:
         """Return a command's output as it is to be kept."""
+        if self._hider is None:
+            self._hider = Redactor.of(self.values)
         return self._hider.hide(output)
 
     def look(self, where: str, *texts: object) -> None:
@@ -110,15 +114,14 @@ class Planted:
         for (table,) in raw.execute(tables).fetchall():
             cursor = raw.execute(f'SELECT * FROM "{table}"')  # noqa: S608  a name of the schema's
             columns = [one[0] for one in cursor.description]
-            for row in cursor:
-                cells = [
-                    cell if isinstance(cell, bytes) else cell.encode(errors="replace")
-                    for cell in row
-                    if isinstance(cell, str | bytes)
-                ]
-                # No mark has a NUL: what is in a cell is in its row, and the other way round.
-                if not self._may_be_in(b"\0".join(cells)):
-                    continue
+            rows = cursor.fetchall()
+            texts = [cell for row in rows for cell in row if isinstance(cell, str)]
+            blobs = [cell for row in rows for cell in row if isinstance(cell, bytes)]
+            # No mark has a NUL in it: what is in a cell is in them all, and the other way round.
+            whole = b"\0".join(["\0".join(texts).encode(errors="replace"), *blobs])
+            if not self._may_be_in(whole):
+                continue
+            for row in rows:
                 for column, cell in zip(columns, row, strict=True):
                     if isinstance(cell, str | bytes):
                         self.look(f"{table}.{column}", cell)

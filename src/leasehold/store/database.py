@@ -18,8 +18,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, TypeAlias
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Protocol, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -231,6 +231,18 @@ def _cursor(connection: sa.Connection) -> Any:
     return RawCursor(connection.connection.driver_connection)  # type: ignore[arg-type]  # it is psycopg's
 
 
+class Begun(Protocol):
+    """A transaction that was begun: rolled back unless it is committed."""
+
+    @property
+    def connection(self) -> sa.Connection: ...
+
+    def commit(self) -> None: ...
+
+
+_NO_TURN: Final = nullcontext()
+
+
 class Database:
     """An engine and the rules for its transactions; one per process, made after a fork."""
 
@@ -292,8 +304,7 @@ class Database:
 
         return engine
 
-    @contextmanager
-    def write(self, name: str) -> Iterator[Tx]:
+    def write(self, name: str) -> AbstractContextManager[Tx]:
         """
         Open a transaction that writes; leave it with commit, or by an error with rollback.
 
@@ -305,29 +316,30 @@ class Database:
                 unknown, so ask the rows again.
         """
         if self.dialect == "sqlite":
-            with self._writer, self._open(sqlite.WRITE, name) as tx:
-                yield tx
-        else:
-            with self._open(None, name) as tx:
-                yield tx
-        for call in tx.after_commit:
-            call()
+            return self._open(sqlite.WRITE, name, turn=self._writer)
+        return self._open(None, name)
 
-    @contextmanager
-    def read(self) -> Iterator[Tx]:
+    def read(self) -> AbstractContextManager[Tx]:
         """Open a transaction that only reads."""
-        with self._open("BEGIN" if self.dialect == "sqlite" else None, None) as tx:
-            yield tx
-
-    def _connect(self) -> AbstractContextManager[sa.Connection]:
-        """Return the connection of one transaction; the pool's, who gets it back."""
-        return self.engine.connect()
+        return self._open("BEGIN" if self.dialect == "sqlite" else None, None)
 
     @contextmanager
-    def _open(self, begin: str | None, name: str | None) -> Iterator[Tx]:
+    def _transaction(self) -> Iterator[Begun]:
+        """Begin on a connection of the pool's, who gets it back."""
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            yield transaction
+
+    @contextmanager
+    def _open(
+        self,
+        begin: str | None,
+        name: str | None,
+        *,
+        turn: AbstractContextManager[object] = _NO_TURN,
+    ) -> Iterator[Tx]:
         try:
-            with self._connect() as connection, connection.begin() as transaction:
-                tx = Tx(connection)
+            with turn, self._transaction() as transaction:
+                tx = Tx(transaction.connection)
                 if begin:
                     tx.begin(begin, busy_ms=self._busy_ms)
                 yield tx
@@ -354,6 +366,8 @@ class Database:
             if error.connection_invalidated:
                 raise StoreUnavailableError(_say(error)) from error
             raise
+        for call in tx.after_commit:
+            call()
 
     def where(self) -> str:
         """Return the database's address without its password, for messages."""
